@@ -1,0 +1,1 @@
+"""Tests: real processes, real sockets, real files."""

@@ -1,0 +1,150 @@
+"""Fixtures: a home and a project per test, processes that cannot leak, a look round at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import (
+    COMMAND_TIMEOUT,
+    Answer,
+    Devsup,
+    DevsupPopen,
+    Leftovers,
+    Spawn,
+    clean_environment,
+    devsup_argv,
+    run_devsup,
+    with_changes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Give a folder with a short real path: pytest's own are too long for sockets and screens."""
+    folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="dv-")))
+    yield folder
+    _make_removable(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make_removable(folder: Path) -> None:
+    # A test of read-only folders may have failed before it gave the permissions back.
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o700)
+
+
+@pytest.fixture(autouse=True)
+def leftovers(
+    request: pytest.FixtureRequest, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Leftovers]:
+    """
+    Give every test an environment of its own and look round at its end.
+
+    A process that still carries one of the test's homes is ended, and the test fails unless it said so
+    before: by the marker `leftovers_expected` or by `leftovers.expected = True`.
+    """
+    home = temporary / "home"
+    environment = clean_environment(os.environ, home)
+    for name in os.environ.keys() - environment.keys():
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    watch = Leftovers()
+    watch.expected = request.node.get_closest_marker("leftovers_expected") is not None
+    watch.watch(home)
+    yield watch
+    left = watch.finish()
+    if left and not watch.expected:
+        pytest.fail("still running at the end of the test:\n" + "\n".join(map(str, left)))
+
+
+@pytest.fixture
+def home(leftovers: Leftovers) -> Path:
+    """Give the folder that is DEVSUP_HOME for this test: there, empty, 0700."""
+    folder = leftovers.homes[0]
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture
+def project(temporary: Path) -> Path:
+    """Give an empty project; its `devsup.toml` keeps the search for its root from going further up."""
+    folder = temporary / "project"
+    folder.mkdir()
+    (folder / "devsup.toml").touch()
+    return folder
+
+
+@pytest.fixture
+def spawn(leftovers: Leftovers) -> Iterator[Spawn]:
+    """Start Python processes that cannot outlive the test."""
+    del leftovers  # set up first, so torn down last
+    with ExitStack() as stack:
+
+        def start(
+            code: str, *args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None
+        ) -> Popen[str]:
+            argv = [sys.executable, "-c", code, *map(str, args)]
+            environment = with_changes(env)
+            child = stack.enter_context(
+                Popen(argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True, env=environment, cwd=cwd)
+            )
+            stack.callback(child.kill)  # unwinds first, so the wait in Popen.__exit__ cannot hang
+            return child
+
+        yield start
+
+
+@pytest.fixture
+def devsup(leftovers: Leftovers, home: Path, project: Path) -> Devsup:
+    """Run `devsup ARGS` in the test's project and home, and return its answer."""
+    del leftovers, home
+
+    def run(
+        *args: object,
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        input: str | None = None,  # noqa: A002 - the word that subprocess.run uses
+        timeout: float = COMMAND_TIMEOUT,
+    ) -> Answer:
+        return run_devsup(*args, cwd=cwd or project, env=env, input=input, timeout=timeout)
+
+    return run
+
+
+@pytest.fixture
+def devsup_popen(leftovers: Leftovers, home: Path, project: Path) -> Iterator[DevsupPopen]:
+    """Start `devsup ARGS` without waiting for it, as often as a test likes."""
+    del leftovers, home
+    with ExitStack() as stack:
+
+        def start(
+            *args: object, cwd: Path | None = None, env: Mapping[str, str | None] | None = None
+        ) -> Popen[str]:
+            child = stack.enter_context(
+                Popen(
+                    devsup_argv(*args),
+                    cwd=cwd or project,
+                    env=with_changes(env),
+                    stdin=PIPE,
+                    stdout=PIPE,
+                    stderr=PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(child.kill)
+            return child
+
+        yield start
