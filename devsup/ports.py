@@ -1,0 +1,246 @@
+"""
+Who listens where, and which port an app gets when nobody names one.
+
+Only LISTEN counts: TIME_WAIT, a socket that is bound but does not listen, and an outgoing connection are no
+conflict. Every answer is of one moment and advisory: the server's own bind decides. No state; safe from any
+thread.
+"""
+
+from __future__ import annotations
+
+# The C module: socket.py costs 3 ms, and this is needed only where the system tells nothing.
+import _socket
+import errno
+import os
+import sys
+from binascii import crc32
+
+from devsup import identity, system
+from devsup.errors import PortTaken
+from devsup.records import Record
+from devsup.system import Listener
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from devsup.models import Row
+
+__all__ = ["AUTO_FIRST", "Holder", "auto_port", "ephemeral_low", "holder", "is_free", "listening"]
+
+#: Automatic ports begin here: above the defaults of servers and what people type by hand.
+AUTO_FIRST = 10000
+#: Where automatic ports end even if the system's outgoing connections begin later.
+_AUTO_END = 32768
+#: Ports of the automatic range that browsers refuse to open (the "bad ports" of the Fetch standard).
+_BLOCKED = frozenset({10080})
+#: A loopback connect answers at once; a firewall that drops it must not hang a command.
+_CONNECT_TIMEOUT = 0.2
+
+
+class Holder(Record):
+    """Who listens on a port. ``pid``, ``command`` and ``cwd`` are None where the system does not tell us."""
+
+    port: int
+    address: str
+    pid: int | None
+    command: str | None
+    cwd: str | None
+    #: The id of our server that it belongs to, None for a stranger.
+    ours: str | None
+    uid: int | None = None
+
+    def details(self) -> dict[str, Any]:
+        """Return the holder as an error's details carry it."""
+        return {"pid": self.pid, "command": self.command, "cwd": self.cwd, "ours": self.ours}
+
+
+def listening(port: int) -> list[Listener]:
+    """
+    Return every listening socket on ``port``, whatever its address.
+
+    :raises OSError: the system does not tell
+    """
+    return system.listeners(port)
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nobody listens on ``port``, on any address."""
+    try:
+        if system.listeners(port):
+            return False
+        if system.sees_all_listeners():
+            return True
+    except OSError:
+        pass
+    # Only without an answer: while this bind is held, a server that binds without SO_REUSEADDR fails.
+    return _can_bind(port) and not (sys.platform == "darwin" and _answers(port))
+
+
+def _can_bind(port: int) -> bool:
+    # SO_REUSEADDR: or TIME_WAIT looks like a conflict. Dual-stack: it sees listeners of every address.
+    for family, address in ((_socket.AF_INET6, "::"), (_socket.AF_INET, "0.0.0.0")):  # noqa: S104 - to see everybody
+        try:
+            sock = _socket.socket(family, _socket.SOCK_STREAM)
+        except OSError:  # a system without IPv6
+            continue
+        try:
+            if family == _socket.AF_INET6:
+                sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+            sock.bind((address, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            if error.errno == errno.EADDRNOTAVAIL:
+                continue
+            return True  # forbidden below 1024: that says nothing of anybody using it
+        else:
+            return True
+        finally:
+            sock.close()
+    return True
+
+
+def _answers(port: int) -> bool:
+    # macOS lets a bind to all addresses stand beside a listener on one.
+    for family, address in ((_socket.AF_INET, "127.0.0.1"), (_socket.AF_INET6, "::1")):
+        try:
+            sock = _socket.socket(family, _socket.SOCK_STREAM)
+        except OSError:
+            continue
+        try:
+            sock.settimeout(_CONNECT_TIMEOUT)
+            sock.connect((address, port))
+        except OSError:
+            continue
+        else:
+            return True
+        finally:
+            sock.close()
+    return False
+
+
+# -- who -------------------------------------------------------------------------------------------
+
+
+def holder(port: int, rows: Iterable[Row]) -> Holder | None:
+    """
+    Return who listens on ``port``, None where nobody does. ``rows`` are the servers that may be ours.
+
+    Of several listeners the first whose process can be found is named.
+
+    :raises OSError: the system does not tell who listens
+    """
+    sockets = system.listeners(port)
+    if not sockets:
+        return None
+    rows = list(rows)
+    sock, pid = _find_process(sockets, rows)
+    if pid is None:
+        by_inode = {row.listener_inode: row.id for row in rows if row.listener_inode}
+        return Holder(port, sock.address, None, None, None, by_inode.get(sock.inode), sock.uid)
+    words = system.cmdline(pid)
+    return Holder(
+        port,
+        sock.address,
+        pid,
+        " ".join(words) or None,
+        system.cwd(pid),
+        _server_of(pid, sock, rows),
+        sock.uid if sock.uid is not None else system.uid(pid),
+    )
+
+
+def _find_process(sockets: list[Listener], rows: list[Row]) -> tuple[Listener, int | None]:
+    for sock in sockets:
+        if sock.pid is not None:
+            return sock, sock.pid
+    by_inode = {sock.inode: sock for sock in sockets if sock.inode}
+    # Our own listeners first: they are the likely ones, and reading all descriptors of a machine takes a
+    # while.
+    likely = [row.listener_pid for row in rows if row.listener_pid]
+    for pid in (*likely, *(pid for pid in system.all_pids() if pid not in likely)):
+        for inode in by_inode.keys() & system.socket_inodes(pid):
+            return by_inode[inode], pid
+    return sockets[0], None
+
+
+def _server_of(pid: int, sock: Listener, rows: list[Row]) -> str | None:
+    """Return the id of the row whose tree ``pid`` is in: by its socket, its ancestors or its session."""
+    for row in rows:
+        if row.listener_inode and row.listener_inode == sock.inode:
+            return row.id
+    roots = {
+        who.pid: row.id
+        for row in rows
+        for who in (row.guard, row.leader)
+        if who and not identity.is_gone(who)
+    }
+    # A session or group cannot be named anew while a member lives, so its number is its first leader's.
+    sessions = {row.leader.pid: row for row in rows if row.leader}
+    seen: set[int] = set()
+    while pid > 1 and pid not in seen:
+        seen.add(pid)
+        if pid in roots:
+            return roots[pid]
+        try:
+            info = system.process(pid)
+        except OSError:
+            return None
+        if info is None:
+            return None
+        for number in (info.sid, info.pgid):
+            ours = sessions.get(number)
+            if ours is not None and _first_of(number, ours, info.ticks):
+                return ours.id
+        pid = info.ppid
+    return None
+
+
+def _first_of(number: int, row: Row, ticks: int) -> bool:
+    # Whoever has the leader's pid now must be the leader, and no member is older than it.
+    assert row.leader is not None
+    if ticks < row.leader.ticks:
+        return False
+    try:
+        info = system.process(number)
+    except OSError:
+        return False
+    return info is None or info.ticks == row.leader.ticks
+
+
+# -- automatic ports -------------------------------------------------------------------------------
+
+
+def ephemeral_low() -> int:
+    """Return the first port that outgoing connections are given."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", "rb") as file:
+            return int(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        # 49152 on macOS, by RFC 6335; what matters is that it is no less than the end of the automatic range.
+        return 49152
+
+
+def auto_port(project: str, app: str, *, taken: set[int]) -> int:
+    """
+    Return the port of ``app`` in ``project``: the same at every call, the next one where ``taken`` has it.
+
+    Outside the range of outgoing connections, or one of these could sit on it for a moment.
+
+    :raises PortTaken: ``taken`` has them all
+    """
+    end = min(ephemeral_low(), _AUTO_END)
+    if end <= AUTO_FIRST:  # outgoing connections use everything: then nothing is better than this range
+        end = _AUTO_END
+    size = end - AUTO_FIRST
+    start = crc32(os.fsencode(f"{project}\0{app}")) % size
+    for step in range(size):
+        port = AUTO_FIRST + (start + step) % size
+        if port not in taken and port not in _BLOCKED:
+            return port
+    raise PortTaken(
+        f"all ports from {AUTO_FIRST} to {end - 1} are taken", hint="stop a server: `devsup list`"
+    )

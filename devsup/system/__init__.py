@@ -1,0 +1,93 @@
+"""
+What the operating system says of processes and sockets, behind one signature for every platform.
+
+Linux is read directly, everything else POSIX through psutil (``DEVSUP_SYSTEM=portable`` asks for that on
+Linux too). No state but per-process constants, see the two modules; safe from any thread and after a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from devsup.errors import UnsupportedPlatform
+from devsup.system._core import Capabilities, Listener, ProcessInfo
+
+if os.name != "posix":
+    raise UnsupportedPlatform(
+        f"devsup does not run on {sys.platform}: it needs the process groups and signals of a Unix system",
+        hint="on Windows use WSL 2",
+    )
+
+if sys.platform != "linux" or os.environ.get("DEVSUP_SYSTEM") == "portable":
+    from devsup.system.portable import (
+        CAPABILITIES,
+        all_pids,
+        become_subreaper,
+        boot_id,
+        children,
+        cmdline,
+        cwd,
+        environ,
+        exe,
+        listeners,
+        machine_id,
+        net_namespace,
+        open_pidfd,
+        pid_namespace,
+        pidfd_inode,
+        process,
+        sees_all_listeners,
+        send_signal,
+        socket_inodes,
+        uid,
+    )
+else:
+    from devsup.system.linux import (
+        CAPABILITIES,
+        all_pids,
+        become_subreaper,
+        boot_id,
+        children,
+        cmdline,
+        cwd,
+        environ,
+        exe,
+        listeners,
+        machine_id,
+        net_namespace,
+        open_pidfd,
+        pid_namespace,
+        pidfd_inode,
+        process,
+        sees_all_listeners,
+        send_signal,
+        socket_inodes,
+        uid,
+    )
+
+__all__ = [
+    "CAPABILITIES",
+    "Capabilities",
+    "Listener",
+    "ProcessInfo",
+    "all_pids",
+    "become_subreaper",
+    "boot_id",
+    "children",
+    "cmdline",
+    "cwd",
+    "environ",
+    "exe",
+    "listeners",
+    "machine_id",
+    "net_namespace",
+    "open_pidfd",
+    "pid_namespace",
+    "pidfd_inode",
+    "process",
+    "sees_all_listeners",
+    "send_signal",
+    "socket_inodes",
+    "uid",
+]

@@ -1,0 +1,157 @@
+"""
+The listening TCP sockets of this network namespace, by netlink or from /proc/net.
+
+Each call is one snapshot that the kernel takes bucket by bucket: a socket that opens or closes meanwhile may
+or may not be in it. No state between calls; safe in any thread.
+"""
+
+from __future__ import annotations
+
+# The C module itself: socket.py makes enums of all its constants, 3 ms for the four that are used here.
+import _socket
+import errno
+import os
+import sys
+
+from devsup.system._core import Listener
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["by_netlink", "by_proc"]
+
+# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST_DUMP = 0x301
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_HEADER, _DIAG = 16, 72
+_SKV6ONLY = 11
+_LISTEN = 10
+
+#: The kernel answers at once or not at all; a stalled emulation must not hang a command.
+_ANSWER_TIMEOUT = 2.0
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def _number(data: bytes, start: int, size: int) -> int:
+    # `struct` would be one more import; the numbers are few.
+    return int.from_bytes(data[start : start + size], sys.byteorder)
+
+
+def by_netlink(port: int) -> list[Listener]:
+    """
+    Return the listeners on ``port`` (0: all), as the kernel's sock_diag gives them.
+
+    :raises OSError: not available here
+    """
+    found: list[Listener] = []
+    sock = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+    try:
+        sock.settimeout(_ANSWER_TIMEOUT)
+        for family in (_socket.AF_INET, _socket.AF_INET6):
+            sock.send(_request(family, port))
+            found.extend(_answers(sock))
+    finally:
+        sock.close()
+    return found
+
+
+def _request(family: int, port: int) -> bytes:
+    order = sys.byteorder
+    return b"".join(
+        (
+            (_HEADER + 56).to_bytes(4, order),
+            _SOCK_DIAG_BY_FAMILY.to_bytes(2, order),
+            _NLM_F_REQUEST_DUMP.to_bytes(2, order),
+            bytes(8),  # sequence, port id
+            bytes((family, _socket.IPPROTO_TCP, 0, 0)),
+            (1 << _LISTEN).to_bytes(4, order),
+            port.to_bytes(2, "big"),
+            bytes(46),  # the rest of the socket id: any
+        )
+    )
+
+
+def _answers(sock: _socket.socket) -> Iterator[Listener]:
+    while True:
+        data = sock.recv(65536)
+        if not data:
+            raise OSError(errno.EPROTO, "netlink answered nothing")
+        start = 0
+        while start + _HEADER <= len(data):
+            size, kind = _number(data, start, 4), _number(data, start + 4, 2)
+            if size < _HEADER:
+                raise OSError(errno.EPROTO, "netlink answered nonsense")
+            if kind in {_NLMSG_DONE, _NLMSG_ERROR}:
+                code = int.from_bytes(data[start + 16 : start + 20], sys.byteorder, signed=True)
+                if code < 0:
+                    raise OSError(-code, os.strerror(-code))
+                return
+            if kind == _SOCK_DIAG_BY_FAMILY:
+                yield _listener(data, start + _HEADER, start + size)
+            start += (size + 3) & ~3
+
+
+def _listener(data: bytes, start: int, end: int) -> Listener:
+    v6 = data[start] == _socket.AF_INET6
+    only: bool | None = None
+    if v6:
+        attribute = start + _DIAG
+        while attribute + 4 < end:
+            size = _number(data, attribute, 2)
+            if _number(data, attribute + 2, 2) == _SKV6ONLY:
+                only = data[attribute + 4] != 0
+                break
+            attribute += max(4, (size + 3) & ~3)
+    return Listener(
+        int.from_bytes(data[start + 4 : start + 6], "big"),
+        _address(data[start + 8 : start + (24 if v6 else 12)]),
+        only,
+        _number(data, start + 68, 4),
+        _number(data, start + 64, 4),
+    )
+
+
+def _address(raw: bytes) -> str:
+    if len(raw) == 16 and raw[:12] == _MAPPED:
+        raw = raw[12:]
+    return _socket.inet_ntop(_socket.AF_INET if len(raw) == 4 else _socket.AF_INET6, raw)
+
+
+def by_proc(port: int) -> list[Listener]:
+    """
+    Return the listeners on ``port`` (0: all) from /proc/net/tcp and tcp6; v6only is unknown there.
+
+    :raises OSError: /proc/net cannot be read
+    """
+    found = _table("/proc/net/tcp", port)
+    try:
+        found += _table("/proc/net/tcp6", port)
+    except FileNotFoundError:  # a kernel without IPv6
+        pass
+    return found
+
+
+def _table(path: str, port: int) -> list[Listener]:
+    found = []
+    with open(path, "rb") as table:
+        next(table, None)
+        for line in table:
+            # sl, local, remote, state, queues, timer, retransmits, uid, timeout, inode
+            parts = line.split(None, 10)
+            if len(parts) < 10 or int(parts[3], 16) != _LISTEN:
+                continue
+            address, _, number = parts[1].partition(b":")
+            if port in {0, int(number, 16)}:
+                found.append(
+                    Listener(int(number, 16), _hex_address(address), None, int(parts[9]), int(parts[7]))
+                )
+    return found
+
+
+def _hex_address(text: bytes) -> str:
+    # Words of 32 bits, each printed as a number of this machine.
+    words = (int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8))
+    return _address(b"".join(words))

@@ -1,0 +1,464 @@
+"""
+Processes and namespaces of Linux, read from /proc and pidfds at the moment of the question.
+
+Nothing that can change is kept: two calls may see two processes under one pid, and only `devsup.identity`
+tells them apart. Kept per process are the boot, the machine and what the kernel can do. Every function may be
+called from any thread and after a fork.
+
+A process that is not there is None (or empty); one that we may not read raises PermissionError, so that
+nobody takes "hidden" for "gone".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from devsup.errors import UnsupportedPlatform
+from devsup.system import _diag
+from devsup.system._core import Capabilities, Listener, ProcessInfo, no_signal_to_groups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devsup.models import Identity
+
+__all__ = [
+    "CAPABILITIES",
+    "all_pids",
+    "become_subreaper",
+    "boot_id",
+    "children",
+    "cmdline",
+    "cwd",
+    "environ",
+    "exe",
+    "listeners",
+    "machine_id",
+    "net_namespace",
+    "open_pidfd",
+    "pid_namespace",
+    "pidfd_inode",
+    "process",
+    "sees_all_listeners",
+    "send_signal",
+    "socket_inodes",
+    "uid",
+]
+
+#: Errors that mean "this kernel or its filter does not do that", not "not now".
+_REFUSED = (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP)
+_PID_MAX = 0x7FFFFFFF
+#: The initial time namespace (PROC_TIME_INIT_INO of the kernel).
+_FIRST_TIME_NAMESPACE = 0xEFFFFFFA
+
+
+# -- files of /proc --------------------------------------------------------------------------------
+
+
+def _read(path: str, size: int = 65536) -> bytes:
+    """Return the whole file. ProcessLookupError is a FileNotFoundError here: the process went meanwhile."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        data = os.read(handle, size)
+        if len(data) < size:  # what /proc gives of one process comes whole if it fits
+            return data
+        parts = [data]
+        while data := os.read(handle, size):
+            parts.append(data)
+        return b"".join(parts)
+    except ProcessLookupError as error:
+        raise FileNotFoundError(errno.ENOENT, "the process has ended", path) from error
+    finally:
+        os.close(handle)
+
+
+def _first_line(path: str) -> str | None:
+    try:
+        return _read(path, 4096).split(b"\n", 1)[0].decode(errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+# -- one process -----------------------------------------------------------------------------------
+
+
+def process(pid: int) -> ProcessInfo | None:
+    """
+    Return what runs under ``pid``, None where nothing does.
+
+    :raises OSError: it cannot be told: hidden (hidepid), no descriptor left, ...
+    """
+    if not 0 < pid <= _PID_MAX:
+        return None
+    if not _own_proc:
+        _check_proc()
+    try:
+        handle = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+    except FileNotFoundError:
+        return _absent(pid)
+    try:
+        raw = os.read(handle, 2048)
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(handle)
+    # The name stands in parentheses and may itself hold blanks and parentheses.
+    end = raw.rindex(b")")
+    rest = raw[end + 2 :].split(None, 20)
+    state = rest[0].decode()
+    if state == "Z" and int(rest[17]) > 1:
+        # Only the first thread has exited (or the last ones are still closing sockets): not dead yet.
+        state = "S"
+    name = os.fsdecode(raw[raw.index(b"(") + 1 : end])
+    return ProcessInfo(
+        pid, int(rest[1]), int(rest[2]), int(rest[3]), int(rest[19]), state.upper(), int(rest[4]), name
+    )
+
+
+def _absent(pid: int) -> ProcessInfo | None:
+    # With hidepid=2 a stranger's folder "does not exist": signal 0 tells it from one that is gone.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    raise PermissionError(errno.EACCES, "the process is hidden or just being made", f"/proc/{pid}")
+
+
+_own_proc = False
+
+
+def _check_proc() -> None:
+    # In a pid namespace without a /proc of its own, /proc/7 is somebody else's 7: everything below would lie.
+    global _own_proc
+    try:
+        shown = os.readlink("/proc/self")
+    except OSError as error:
+        raise UnsupportedPlatform(
+            f"/proc cannot be read: {error.strerror}", hint="mount /proc: devsup knows processes by it"
+        ) from error
+    if shown != str(os.getpid()):
+        raise UnsupportedPlatform(
+            f"/proc shows another pid namespace: it calls this process {shown}, its pid is {os.getpid()}",
+            hint="mount a /proc of this namespace, for example by `unshare --mount-proc`",
+        )
+    _own_proc = True
+
+
+def all_pids() -> list[int]:
+    """Return the pids of every process we can see."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def children(pid: int) -> list[int]:
+    """
+    Return the pids of the children of ``pid``, zombies included; empty where it is gone.
+
+    A child may be missed when a sibling exits while this reads (the kernel says so of its file): who needs
+    all of them asks until nothing changes.
+    """
+    if not CAPABILITIES.children_file:
+        return _children_by_scan(pid)
+    found: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for task in tasks:
+        try:
+            found.extend(map(int, _read(f"/proc/{pid}/task/{task}/children").split()))
+        except OSError:  # this thread has ended; its children went to another one
+            continue
+    return found
+
+
+def _children_by_scan(pid: int) -> list[int]:
+    found = []
+    for other in all_pids():
+        try:
+            info = process(other)
+        except OSError:
+            continue
+        if info is not None and info.ppid == pid:
+            found.append(other)
+    return found
+
+
+def environ(pid: int) -> bytes | None:
+    """Return the environment ``pid`` was executed with, NUL separated; None where it is gone or not ours."""
+    try:
+        return _read(f"/proc/{pid}/environ")
+    except OSError:
+        return None
+
+
+def cmdline(pid: int) -> list[str]:
+    """Return the arguments of ``pid`` as it shows them now; empty for zombies and where it is gone."""
+    try:
+        raw = _read(f"/proc/{pid}/cmdline").rstrip(b"\0")  # a rewritten title is padded with NULs
+    except OSError:
+        return []
+    return [os.fsdecode(part) for part in raw.split(b"\0")] if raw else []
+
+
+def cwd(pid: int) -> str | None:
+    """Return the folder ``pid`` is in, None where that cannot be told."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return None
+
+
+def exe(pid: int) -> str | None:
+    """Return the program file ``pid`` runs, also when it was replaced since; None where it cannot be told."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)")
+    except OSError:
+        return None
+
+
+def uid(pid: int) -> int | None:
+    """Return the real user of ``pid``: not the owner of /proc/PID, which may be root for ours too."""
+    try:
+        status = _read(f"/proc/{pid}/status")
+    except OSError:
+        return None
+    return int(status[status.index(b"\nUid:") + 5 :].split(None, 1)[0])
+
+
+def socket_inodes(pid: int) -> set[int]:
+    """Return the inodes of the sockets that ``pid`` holds open; empty where it is gone or not ours."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        handles = os.listdir(folder)
+    except OSError:
+        return set()
+    found = set()
+    for handle in handles:
+        try:
+            target = os.readlink(f"{folder}/{handle}")
+        except OSError:  # closed meanwhile
+            continue
+        if target.startswith("socket:["):
+            found.add(int(target[8:-1]))
+    return found
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+def open_pidfd(pid: int) -> int | None:
+    """
+    Return a descriptor of the process ``pid``, None where the kernel has no such thing.
+
+    :raises ProcessLookupError: no process has this pid (a thread may)
+    """
+    if not CAPABILITIES.pidfd:
+        return None
+    no_signal_to_groups(pid)
+    try:
+        return os.pidfd_open(pid)
+    except OverflowError:
+        raise ProcessLookupError(errno.ESRCH, "no such process") from None
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.ENOENT}:  # the number is a thread's now
+            raise ProcessLookupError(errno.ESRCH, "no such process") from None
+        if error.errno in _REFUSED:
+            CAPABILITIES.lose("pidfd")
+            CAPABILITIES.lose("pidfs")
+            return None
+        raise
+
+
+def pidfd_inode(pid: int) -> int:
+    """Return the number that only this process ever has; 0 where there is none or ``pid`` is gone."""
+    if not CAPABILITIES.pidfs:
+        return 0
+    try:
+        handle = open_pidfd(pid)
+    except ProcessLookupError:
+        return 0
+    if handle is None:
+        return 0
+    try:
+        return os.fstat(handle).st_ino
+    finally:
+        os.close(handle)
+
+
+def send_signal(handle: int | None, who: Identity, signum: int) -> None:
+    """
+    Send ``signum`` to ``who`` through its pidfd ``handle``, which the caller has verified.
+
+    Without one the start time is read again and the pid is signalled. Between these two calls lies a window
+    of some microseconds in which the process can end and its pid be given away; no system call closes it.
+
+    :raises ProcessLookupError: it is gone
+    :raises PermissionError: it is another user's
+    """
+    if handle is not None:
+        # The guard has `signal` loaded; the CLI pays for it only when it signals.
+        from signal import pidfd_send_signal
+
+        try:
+            pidfd_send_signal(handle, signum)
+            return
+        except OSError as error:
+            # A filter that knows only one of the two calls. `kill` below says whether it is ours.
+            if error.errno not in {errno.ENOSYS, errno.EPERM}:
+                raise
+    no_signal_to_groups(who.pid)
+    info = process(who.pid)
+    if info is None or info.ticks != who.ticks:
+        raise ProcessLookupError(errno.ESRCH, "no such process")
+    os.kill(who.pid, signum)
+
+
+def become_subreaper() -> bool:
+    """Have orphans of this process's tree given to it. False where that cannot be; loads ctypes."""
+    if CAPABILITIES.subreaper:
+        import ctypes
+
+        set_child_subreaper = 36
+        if ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0) != 0:
+            CAPABILITIES.lose("subreaper")
+    return CAPABILITIES.subreaper
+
+
+# -- sockets ---------------------------------------------------------------------------------------
+
+
+def listeners(port: int = 0) -> list[Listener]:
+    """
+    Return every listening TCP socket of this network namespace, or those on ``port``.
+
+    :raises OSError: neither netlink nor /proc/net gives an answer
+    """
+    if CAPABILITIES.sock_diag:
+        try:
+            return _diag.by_netlink(port)
+        except OSError as error:
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}:
+                raise
+            CAPABILITIES.lose("sock_diag")
+    return _diag.by_proc(port)
+
+
+def sees_all_listeners() -> bool:
+    """Tell whether `listeners` knows the sockets of other users too."""
+    return True
+
+
+# -- where we are ----------------------------------------------------------------------------------
+
+_constants: dict[str, str] = {}
+
+
+def boot_id() -> str:
+    """
+    Return what names this boot of the kernel.
+
+    Where the kernel does not say (`/proc/sys` masked), it is `init-` and the start of process 1: it does not
+    move with the clock, as the boot time in /proc/stat does, but two boots may share it. So two of these
+    differ in proof of nothing; `devsup.identity` knows.
+    """
+    known = _constants.get("boot")
+    if known is None:
+        known = _constants["boot"] = _find_boot_id()
+    return known
+
+
+def _find_boot_id() -> str:
+    if CAPABILITIES.boot_id and (text := _first_line("/proc/sys/kernel/random/boot_id")):
+        return text
+    try:
+        first = process(1)
+    except OSError:
+        first = None
+    return f"init-{'?' if first is None else first.ticks}"
+
+
+def machine_id() -> str:
+    """Return the text in /etc/machine-id, or the host's name where there is none."""
+    known = _constants.get("machine")
+    if known is None:
+        known = _first_line("/etc/machine-id") or _first_line("/var/lib/dbus/machine-id") or ""
+        if len(known) != 32:  # it holds `uninitialized` until the first boot has ended
+            known = os.uname().nodename.replace("/", "-") or "localhost"
+        _constants["machine"] = known
+    return known
+
+
+def pid_namespace() -> str:
+    """
+    Return the number of this process's pid namespace.
+
+    In another time namespace than the first, the start times of processes are shifted: it is named as well,
+    as nobody outside could tell such processes by them.
+    """
+    name = str(os.stat("/proc/self/ns/pid").st_ino)
+    try:
+        time_namespace = os.stat("/proc/self/ns/time").st_ino
+    except OSError:  # before Linux 5.6
+        return name
+    return name if time_namespace == _FIRST_TIME_NAMESPACE else f"{name}+{time_namespace}"
+
+
+def net_namespace() -> str:
+    """Return the number of this process's network namespace."""
+    return str(os.stat("/proc/self/ns/net").st_ino)
+
+
+# -- what the kernel can do ------------------------------------------------------------------------
+
+
+def _can_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _can_pidfs() -> bool:
+    # Before pidfs all pidfds share one anonymous inode. An emulated kernel may also make up a new one at each
+    # open, so two of the same process must agree.
+    if not CAPABILITIES.pidfd:
+        return False
+    handles: list[int] = []
+    try:
+        handles += [os.pidfd_open(os.getpid()), os.pidfd_open(os.getpid()), os.eventfd(0)]
+        mine, again, anonymous = map(os.fstat, handles)
+        if mine.st_ino != again.st_ino or mine.st_dev == anonymous.st_dev:
+            return False
+        parent = os.getppid()
+        if parent == 0:  # it is outside of our pid namespace
+            return True
+        handles.append(os.pidfd_open(parent))
+        return os.fstat(handles[-1]).st_ino != mine.st_ino
+    except OSError:
+        return False
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _can_children_file() -> bool:
+    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+
+
+def _can_boot_id() -> bool:
+    return _first_line("/proc/sys/kernel/random/boot_id") is not None
+
+
+CAPABILITIES = Capabilities(
+    {
+        "pidfd": _can_pidfd,
+        "pidfs": _can_pidfs,
+        "sock_diag": lambda: True,  # found out by the first call, which costs as much as a test would
+        "subreaper": lambda: True,  # since Linux 3.4; asking needs ctypes, see `become_subreaper`
+        "children_file": _can_children_file,
+        "boot_id": _can_boot_id,
+    }
+)
