@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 from contextlib import ExitStack
 from pathlib import Path
-from subprocess import PIPE, Popen
+from subprocess import DEVNULL, PIPE, Popen
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,9 +21,13 @@ from tests.support import (
     DevsupPopen,
     Leftovers,
     Spawn,
+    StandIn,
     clean_environment,
     devsup_argv,
+    end_all,
+    processes_of,
     run_devsup,
+    server_argv,
     with_changes,
 )
 
@@ -148,3 +153,37 @@ def devsup_popen(leftovers: Leftovers, home: Path, project: Path) -> Iterator[De
             return child
 
         yield start
+
+
+@pytest.fixture
+def stand_in(leftovers: Leftovers, temporary: Path, project: Path) -> Iterator[StandIn]:
+    """Start stand-in servers as a stranger would: not by devsup."""
+    del leftovers
+    # Not the home: by this the ones of this fixture are found, and ended before anybody looks round.
+    token = f"stranger-{uuid.uuid4().hex}"
+    with ExitStack() as stack:
+
+        def start(
+            name: str, *args: object, cwd: Path | None = None, env: Mapping[str, str | None] | None = None
+        ) -> Popen[bytes]:
+            log = stack.enter_context((temporary / f"{name}.log").open("ab"))
+            environment = {"DEVSUP_HOME": None, **(env or {}), "DEVSUP_TEST_STRANGER": token}
+            argv = server_argv(name, *args)
+            changed = with_changes(environment)
+            where = cwd or project
+            return stack.enter_context(
+                Popen(
+                    argv,
+                    stdin=DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=changed,
+                    cwd=where,
+                    start_new_session=True,
+                )
+            )
+
+        try:
+            yield start
+        finally:
+            end_all(lambda: processes_of(token))

@@ -39,9 +39,11 @@ __all__ = [
     "Found",
     "Leftovers",
     "Spawn",
+    "StandIn",
     "clean_environment",
     "devsup_argv",
     "end",
+    "end_all",
     "fetch",
     "free_port",
     "hear",
@@ -134,6 +136,15 @@ def say(child: subprocess.Popen[str], text: str = "go\n") -> None:
     child.stdin.flush()
 
 
+class StandIn(Protocol):
+    """Start a stand-in server that devsup knows nothing of; whatever it leaves is ended with the test."""
+
+    def __call__(
+        self, name: str, *args: object, cwd: Path | None = None, env: Mapping[str, str | None] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Run tests/servers/NAME.py in its own session; it prints into `NAME.log` beside the project."""
+
+
 class Found(NamedTuple):
     """A living process: its pid, its start time (so that a reused pid is another process) and its command."""
 
@@ -163,8 +174,12 @@ def _environment_bytes(pid: int) -> bytes:
         return b""
 
 
-def processes_of(home: Path) -> list[Found]:
-    """Return every other living process whose environment names ``home``: guards, servers, helpers."""
+def processes_of(home: Path | str) -> list[Found]:
+    """
+    Return every other living process whose environment names ``home``: guards, servers, helpers.
+
+    Any text that stands in no other environment will do for a home.
+    """
     needle, found = os.fsencode(str(home)), []
     for pid in psutil.pids():
         if pid != os.getpid() and needle in _environment_bytes(pid):
@@ -228,15 +243,20 @@ class Leftovers:
             while left and time.monotonic() < deadline:
                 time.sleep(0.02)
                 left = self.find()
-        remaining, deadline = left, time.monotonic() + 10
-        while remaining and time.monotonic() < deadline:
-            for process in remaining:
-                end(process)
-            time.sleep(0.01)
-            remaining = self.find()  # a guard that saw its server die may have had something to say
-        if remaining:
-            raise AssertionError(f"processes that SIGKILL does not end: {remaining}")
+        if left:
+            end_all(self.find)
         return left
+
+
+def end_all(find: Callable[[], list[Found]]) -> None:
+    """Kill what ``find`` returns until it returns nothing: a guard that saw its server die may start more."""
+    deadline = time.monotonic() + 10
+    while remaining := find():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"processes that SIGKILL does not end: {remaining}")
+        for process in remaining:
+            end(process)
+        time.sleep(0.01)
 
 
 # -- devsup ----------------------------------------------------------------------------------------
