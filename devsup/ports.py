@@ -43,6 +43,7 @@ class Holder(Record):
     """Who listens on a port. ``pid``, ``command`` and ``cwd`` are None where the system does not tell us."""
 
     port: int
+    #: Empty where somebody is known to listen, but not who nor where.
     address: str
     pid: int | None
     command: str | None
@@ -130,12 +131,13 @@ def holder(port: int, rows: Iterable[Row]) -> Holder | None:
     Return who listens on ``port``, None where nobody does. ``rows`` are the servers that may be ours.
 
     Of several listeners the first whose process can be found is named.
-
-    :raises OSError: the system does not tell who listens
     """
-    sockets = system.listeners(port)
+    try:
+        sockets = system.listeners(port)
+    except OSError:
+        sockets = []
     if not sockets:
-        return None
+        return None if is_free(port) else Holder(port, "", None, None, None, None)
     rows = list(rows)
     sock, pid = _find_process(sockets, rows)
     if pid is None:

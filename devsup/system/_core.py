@@ -21,12 +21,13 @@ __all__ = [
     "Capabilities",
     "Listener",
     "ProcessInfo",
-    "no_signal_to_groups",
+    "host_uuid",
     "system_control",
 ]
 
 # A name, so that type checkers read the code for other platforms too.
 _LINUX = sys.platform == "linux"
+_DARWIN = sys.platform == "darwin"
 
 #: Every column of the table, in the order of `Capabilities`.
 CAPABILITY_NAMES = ("pidfd", "pidfs", "sock_diag", "subreaper", "children_file", "boot_id")
@@ -124,12 +125,6 @@ def _taken_away() -> set[str]:
     return {name.strip() for name in os.environ.get("DEVSUP_WITHOUT", "").split(",")}
 
 
-def no_signal_to_groups(pid: int) -> None:
-    """Refuse what `kill` would take for a group or for everybody: no identity has such a pid."""
-    if pid <= 0:
-        raise ValueError(f"{pid} is not the pid of one process")
-
-
 def system_control(name: str) -> str | None:
     """Return a textual value of `sysctl` (macOS, BSD), or None."""
     if _LINUX:
@@ -143,3 +138,21 @@ def system_control(name: str) -> str | None:
     except (OSError, AttributeError):
         return None
     return text.value.decode(errors="replace") or None if answer == 0 else None
+
+
+def host_uuid() -> str | None:
+    """Return what names this Mac, also after its network gave it another host name; None elsewhere."""
+    if not _DARWIN:
+        return None
+    import ctypes
+
+    class Timespec(ctypes.Structure):
+        _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+    uuid = (ctypes.c_ubyte * 16)()
+    wait = Timespec(1, 0)
+    try:
+        answer = ctypes.CDLL(None).gethostuuid(uuid, ctypes.byref(wait))
+    except (OSError, AttributeError):
+        return None
+    return bytes(uuid).hex() if answer == 0 else None

@@ -35,9 +35,12 @@ _ANSWER_TIMEOUT = 2.0
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-def _number(data: bytes, start: int, size: int) -> int:
-    # `struct` would be one more import; the numbers are few.
-    return int.from_bytes(data[start : start + size], sys.byteorder)
+#: Where the low and the high byte of a 16 bit number lie; `struct` would be one more import.
+_LOW, _HIGH = (0, 1) if sys.byteorder == "little" else (1, 0)
+
+
+def _half(data: bytes, start: int) -> int:
+    return data[start + _LOW] | data[start + _HIGH] << 8
 
 
 def by_netlink(port: int) -> list[Listener]:
@@ -79,10 +82,11 @@ def _answers(sock: _socket.socket) -> Iterator[Listener]:
         data = sock.recv(65536)
         if not data:
             raise OSError(errno.EPROTO, "netlink answered nothing")
+        words = memoryview(data[: len(data) & ~3]).cast("I")  # every message and attribute is aligned to 4
         start = 0
         while start + _HEADER <= len(data):
-            size, kind = _number(data, start, 4), _number(data, start + 4, 2)
-            if size < _HEADER:
+            size, kind = words[start >> 2], _half(data, start + 4)
+            if size < _HEADER or start + size > len(data):
                 raise OSError(errno.EPROTO, "netlink answered nonsense")
             if kind in {_NLMSG_DONE, _NLMSG_ERROR}:
                 code = int.from_bytes(data[start + 16 : start + 20], sys.byteorder, signed=True)
@@ -90,27 +94,28 @@ def _answers(sock: _socket.socket) -> Iterator[Listener]:
                     raise OSError(-code, os.strerror(-code))
                 return
             if kind == _SOCK_DIAG_BY_FAMILY:
-                yield _listener(data, start + _HEADER, start + size)
+                yield _listener(data, words, start + _HEADER, start + size)
             start += (size + 3) & ~3
 
 
-def _listener(data: bytes, start: int, end: int) -> Listener:
-    v6 = data[start] == _socket.AF_INET6
+def _listener(data: bytes, words: memoryview, start: int, end: int) -> Listener:
     only: bool | None = None
-    if v6:
+    if data[start] == _socket.AF_INET6:
+        address = data[start + 8 : start + 24]
         attribute = start + _DIAG
         while attribute + 4 < end:
-            size = _number(data, attribute, 2)
-            if _number(data, attribute + 2, 2) == _SKV6ONLY:
+            if _half(data, attribute + 2) == _SKV6ONLY:
                 only = data[attribute + 4] != 0
                 break
-            attribute += max(4, (size + 3) & ~3)
+            attribute += max(4, (_half(data, attribute) + 3) & ~3)
+    else:
+        address = data[start + 8 : start + 12]
     return Listener(
-        int.from_bytes(data[start + 4 : start + 6], "big"),
-        _address(data[start + 8 : start + (24 if v6 else 12)]),
+        data[start + 4] << 8 | data[start + 5],
+        _address(address),
         only,
-        _number(data, start + 68, 4),
-        _number(data, start + 64, 4),
+        words[(start + 68) >> 2],
+        words[(start + 64) >> 2],
     )
 
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 from devsup.errors import UnsupportedPlatform
 from devsup.system import _diag
-from devsup.system._core import Capabilities, Listener, ProcessInfo, no_signal_to_groups
+from devsup.system._core import Capabilities, Listener, ProcessInfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,21 +33,26 @@ __all__ = [
     "cwd",
     "environ",
     "exe",
+    "has_exited",
     "listeners",
     "machine_id",
     "net_namespace",
+    "now_ticks",
     "open_pidfd",
     "pid_namespace",
     "pidfd_inode",
     "process",
     "sees_all_listeners",
     "send_signal",
+    "set_title",
     "socket_inodes",
     "uid",
 ]
 
 #: Errors that mean "this kernel or its filter does not do that", not "not now".
 _REFUSED = (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP)
+#: Errors that say nothing of the kernel: the next call may do.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _PID_MAX = 0x7FFFFFFF
 #: The initial time namespace (PROC_TIME_INIT_INO of the kernel).
 _FIRST_TIME_NAMESPACE = 0xEFFFFFFA
@@ -148,6 +154,8 @@ def _check_proc() -> None:
 
 def all_pids() -> list[int]:
     """Return the pids of every process we can see."""
+    if not _own_proc:
+        _check_proc()
     return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
 
 
@@ -256,19 +264,27 @@ def open_pidfd(pid: int) -> int | None:
     """
     if not CAPABILITIES.pidfd:
         return None
-    no_signal_to_groups(pid)
     try:
         return os.pidfd_open(pid)
     except OverflowError:
         raise ProcessLookupError(errno.ESRCH, "no such process") from None
     except OSError as error:
-        if error.errno in {errno.EINVAL, errno.ENOENT}:  # the number is a thread's now
+        if error.errno in {errno.EINVAL, errno.ENOENT}:  # no pid, or the number is a thread's now
             raise ProcessLookupError(errno.ESRCH, "no such process") from None
         if error.errno in _REFUSED:
             CAPABILITIES.lose("pidfd")
             CAPABILITIES.lose("pidfs")
             return None
         raise
+
+
+def has_exited(handle: int) -> bool:
+    """Tell whether the process of the pidfd ``handle`` has ended, with all its threads; zombies have."""
+    from select import POLLIN, poll
+
+    waiter = poll()
+    waiter.register(handle, POLLIN)
+    return bool(waiter.poll(0))
 
 
 def pidfd_inode(pid: int) -> int:
@@ -308,7 +324,7 @@ def send_signal(handle: int | None, who: Identity, signum: int) -> None:
             # A filter that knows only one of the two calls. `kill` below says whether it is ours.
             if error.errno not in {errno.ENOSYS, errno.EPERM}:
                 raise
-    no_signal_to_groups(who.pid)
+    # It also keeps 0 and -1 from `kill`, for which they are a group and everybody: no process has them.
     info = process(who.pid)
     if info is None or info.ticks != who.ticks:
         raise ProcessLookupError(errno.ESRCH, "no such process")
@@ -326,6 +342,25 @@ def become_subreaper() -> bool:
     return CAPABILITIES.subreaper
 
 
+def set_title(text: str) -> None:
+    """Give this process a name for `ps` (15 bytes of it are kept); the command line stays as it is."""
+    try:
+        fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(fd, text.encode(errors="replace")[:15])
+    except OSError:
+        return
+    finally:
+        os.close(fd)
+
+
+def now_ticks() -> int:
+    """Return the present moment in the unit of ``ProcessInfo.ticks``."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
+
+
 # -- sockets ---------------------------------------------------------------------------------------
 
 
@@ -339,7 +374,7 @@ def listeners(port: int = 0) -> list[Listener]:
         try:
             return _diag.by_netlink(port)
         except OSError as error:
-            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}:
+            if error.errno in _EXHAUSTED:
                 raise
             CAPABILITIES.lose("sock_diag")
     return _diag.by_proc(port)
@@ -416,7 +451,11 @@ def net_namespace() -> str:
 def _can_pidfd() -> bool:
     try:
         os.close(os.pidfd_open(os.getpid()))
-    except (OSError, AttributeError):
+    except AttributeError:  # a Python built for an old kernel
+        return False
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise  # "not now" is not "never"
         return False
     return True
 
@@ -437,7 +476,9 @@ def _can_pidfs() -> bool:
             return True
         handles.append(os.pidfd_open(parent))
         return os.fstat(handles[-1]).st_ino != mine.st_ino
-    except OSError:
+    except OSError as error:
+        if error.errno in _EXHAUSTED:
+            raise
         return False
     finally:
         for handle in handles:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 
-from devsup.system._core import Capabilities, Listener, ProcessInfo, no_signal_to_groups, system_control
+from devsup.system._core import Capabilities, Listener, ProcessInfo, host_uuid, system_control
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,15 +35,18 @@ __all__ = [
     "cwd",
     "environ",
     "exe",
+    "has_exited",
     "listeners",
     "machine_id",
     "net_namespace",
+    "now_ticks",
     "open_pidfd",
     "pid_namespace",
     "pidfd_inode",
     "process",
     "sees_all_listeners",
     "send_signal",
+    "set_title",
     "socket_inodes",
     "uid",
 ]
@@ -88,8 +92,8 @@ def process(pid: int) -> ProcessInfo | None:
             return ProcessInfo(
                 pid,
                 seen.ppid(),
-                os.getpgid(pid),
-                os.getsid(pid),
+                _ask_posix(os.getpgid, pid, state),
+                _ask_posix(os.getsid, pid, state),
                 _ticks(seen),
                 state,
                 0 if state == "Z" else _terminal(seen),
@@ -109,6 +113,15 @@ def _absent(pid: int) -> ProcessInfo | None:
     except PermissionError:
         pass
     raise PermissionError(errno.EACCES, "the process is hidden or just being made", str(pid))
+
+
+def _ask_posix(question: Callable[[int], int], pid: int, state: str) -> int:
+    try:
+        return question(pid)
+    except ProcessLookupError:
+        if state == "Z":  # macOS does not know them any more
+            return 0
+        raise
 
 
 def _state(seen: psutil.Process) -> str:
@@ -213,6 +226,11 @@ def open_pidfd(pid: int) -> int | None:
     return None
 
 
+def has_exited(handle: int) -> bool:
+    """Never called: there are no pidfds here."""
+    raise NotImplementedError(handle)
+
+
 def pidfd_inode(pid: int) -> int:
     """Return 0: there are no pidfds here."""
     del pid
@@ -230,7 +248,7 @@ def send_signal(handle: int | None, who: Identity, signum: int) -> None:
     :raises PermissionError: it is another user's
     """
     del handle
-    no_signal_to_groups(who.pid)
+    # It also keeps 0 and -1 from `kill`, for which they are a group and everybody: no process has them.
     info = process(who.pid)
     if info is None or info.ticks != who.ticks:
         raise ProcessLookupError(errno.ESRCH, "no such process")
@@ -240,6 +258,18 @@ def send_signal(handle: int | None, who: Identity, signum: int) -> None:
 def become_subreaper() -> bool:
     """Return False: orphans go to process 1 here."""
     return False
+
+
+def set_title(text: str) -> None:
+    """Do nothing: the name of a process is its program's here."""
+    del text
+
+
+def now_ticks() -> int:
+    """Return the present moment in the unit of ``ProcessInfo.ticks``."""
+    if _LINUX:
+        return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+    return round(time.time() * 1000)
 
 
 # -- sockets ---------------------------------------------------------------------------------------
@@ -320,7 +350,7 @@ def machine_id() -> str:
     """Return what names this machine: its id where it has one, else the host's name."""
     known = _constants.get("machine")
     if known is None:
-        known = _first_line("/etc/machine-id") or system_control("kern.hostuuid") or ""
+        known = host_uuid() or _first_line("/etc/machine-id") or system_control("kern.hostuuid")
         known = _constants["machine"] = known or os.uname().nodename.replace("/", "-") or "localhost"
     return known
 
