@@ -1,0 +1,164 @@
+"""
+Making a registry that is complete from its first moment, and moving one away that cannot be used.
+
+Every function here is called with the registry's file lock held exclusively and no connection open, so it has the
+folder to itself. A crash at any point leaves either the old file, or no file and a lock file that says there was
+one: the next command then rebuilds from the living.
+"""
+
+# ruff: noqa: S608
+# The statement is put together from names in this package.
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+
+from devsup.registry import schema
+from devsup.registry.codec import RUN_COLUMNS, description, run_values
+from devsup.registry.failures import Starved, translate, unusable
+from devsup.registry.floor import highest_generation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devsup.models import Row
+    from devsup.paths import Home
+    from devsup.registry.locking import FileLock
+
+__all__ = ["adopt", "build", "set_aside"]
+
+#: The database first: a database without its WAL would be read as an older, sound one.
+_PARTS = ("", "-wal", "-shm", "-journal")
+#: Tried in this order; the second is for filesystems without shared memory maps.
+_JOURNALS = ("wal", "delete")
+
+_INSERT_RUN = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES ({', '.join('?' * (RUN_COLUMNS.count(',') + 1))})"
+
+
+def set_aside(home: Home) -> str | None:
+    """Move what stands in the registry's place into a folder of its own; return that folder if there was any."""
+    present = [part for part in _PARTS if os.path.lexists(home.registry + part)]
+    if not present:
+        return None
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    place, number = f"{home.set_aside}/{stamp}", 1
+    try:
+        os.makedirs(home.set_aside, mode=0o700, exist_ok=True)
+        while True:
+            try:
+                os.mkdir(place, mode=0o700)
+                break
+            except FileExistsError:
+                number += 1
+                place = f"{home.set_aside}/{stamp}-{number}"
+        for part in present:
+            os.rename(home.registry + part, f"{place}/registry.db{part}")
+    except OSError as error:
+        raise unusable(home, os.strerror(error.errno or 0).lower()) from error
+    return place
+
+
+def build(
+    home: Home, lock: FileLock, rows: list[Row], uri: Callable[[str, str], str], *, announce: bool
+) -> None:
+    """Put a new registry with `rows` in place; with `announce` its events say that they were found again."""
+    fresh = home.registry + ".new"
+    generation = max(lock.generation(), highest_generation(home, rows))
+    try:
+        for journal in _JOURNALS:
+            for part in _PARTS:
+                if os.path.lexists(fresh + part):
+                    os.unlink(fresh + part)
+            os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            try:
+                _fill(uri(fresh, "mode=rw"), journal, rows, generation, announce=announce)
+                break
+            except sqlite3.OperationalError:
+                if journal == _JOURNALS[-1]:
+                    raise
+        inode = os.stat(fresh).st_ino
+        os.rename(fresh, home.registry)
+        lock.write_stamp(inode, generation)
+    except sqlite3.Error as error:
+        answer = translate(error, home, 0)
+        raise answer.answer if isinstance(answer, Starved) else answer from error
+    except OSError as error:
+        raise unusable(home, os.strerror(error.errno or 0).lower()) from error
+
+
+def _fill(address: str, journal: str, rows: list[Row], generation: int, *, announce: bool) -> None:
+    connection = sqlite3.connect(address, isolation_level=None, uri=True)
+    try:
+        [(given,)] = connection.execute(f"PRAGMA journal_mode = {journal}").fetchall()
+        if given != journal:
+            raise sqlite3.OperationalError(f"journal mode is {given}, not {journal}")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("BEGIN IMMEDIATE")
+        schema.create(connection)
+        connection.execute("UPDATE counters SET value = ? WHERE name = 'generation'", (generation,))
+        if announce:
+            # Sequence numbers are cursors "for ever": the lost ones were given out at less than one a second
+            # since 1970, so the seconds since then are above all of them.
+            connection.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (int(time.time()),)
+            )
+        for row in rows:
+            insert(connection, row)
+            _recovered(connection, row)
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+
+
+def insert(connection: sqlite3.Connection, row: Row) -> None:
+    """Insert a live row with its description and, where it has a port, its lease."""
+    connection.execute(_INSERT_RUN, run_values(row))
+    connection.execute("INSERT OR REPLACE INTO servers VALUES (?, ?)", (row.id, description(row)))
+    port = row.port or row.asked_port
+    if port is not None:
+        connection.execute("INSERT OR IGNORE INTO leases VALUES (?, ?, ?)", (row.netns, port, row.id))
+
+
+def _recovered(connection: sqlite3.Connection, row: Row) -> None:
+    connection.execute(
+        "INSERT INTO events (time, type, session, project, server, generation, pid, reason)"
+        " VALUES (?, 'recovered', ?, ?, ?, ?, ?, 'the registry was rebuilt')",
+        (
+            time.time_ns() // 1_000_000,
+            row.session,
+            row.project,
+            row.id,
+            row.generation,
+            row.leader.pid if row.leader else None,
+        ),
+    )
+
+
+def adopt(connection: sqlite3.Connection, rows: list[Row]) -> int:
+    """Add the living `rows` that this registry does not know, in one transaction; return how many those were."""
+    added = 0
+    connection.execute("BEGIN IMMEDIATE")
+    for row in rows:
+        known = connection.execute(
+            "SELECT generation FROM runs WHERE id = ? AND live = 1", (row.id,)
+        ).fetchall()
+        if known and known[0][0] >= row.generation:
+            continue
+        # What lives was started under these rules, so an entry in its way is about something that has gone.
+        connection.execute(
+            "DELETE FROM runs WHERE id = ?1 OR (live = 1 AND scope = ?2 AND ((project = ?3 AND session = ?4)"
+            " OR folder = ?5))",
+            (row.id, row.scope, row.project, row.session, row.folder),
+        )
+        insert(connection, row)
+        _recovered(connection, row)
+        added += 1
+    connection.execute("DELETE FROM leases WHERE id NOT IN (SELECT id FROM runs)")
+    connection.execute(
+        "UPDATE counters SET value = max(value, ?) WHERE name = 'generation'",
+        (max((row.generation for row in rows), default=0),),
+    )
+    connection.execute("COMMIT")
+    return added

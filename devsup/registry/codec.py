@@ -1,0 +1,199 @@
+"""
+Rows, identities and claims as the registry stores them.
+
+Pure functions. What does not decode was not written by devsup: `Undecodable` means a damaged registry.
+"""
+
+from __future__ import annotations
+
+import json
+
+from devsup.models import Event, Identity, Row, State, StopClaim
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "RUN_COLUMNS",
+    "Undecodable",
+    "claim_from",
+    "claim_text",
+    "description",
+    "event",
+    "identity_from",
+    "identity_text",
+    "record",
+    "row_from",
+    "row_from_record",
+    "run_values",
+]
+
+#: The columns of `runs` that make a `Row`, in the order of `row_from`; ``live`` is not one of them.
+RUN_COLUMNS = (
+    "id, generation, scope, project, session, folder, state, starter, guard, leader, port, url, listener_pid,"
+    " listener_inode, log, started_at, ready_at, last_used_at, exit_code, signal, ended_at, reason, stop, outcome"
+)
+
+#: What decoding of damaged text or of missing keys ends in.
+_BROKEN = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+
+
+class Undecodable(Exception):
+    """A value that devsup did not write."""
+
+
+_dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+_loads = json.loads
+
+
+def identity_text(who: Identity | None) -> str | None:
+    """Return the one text of an identity: equal texts are the same process."""
+    return None if who is None else f"{who.pid} {who.ticks} {who.inode} {who.boot}"
+
+
+def identity_from(text: str | None) -> Identity | None:
+    """Return the identity behind `text`."""
+    if text is None:
+        return None
+    pid, ticks, inode, boot = text.split(" ", 3)
+    return Identity(int(pid), int(ticks), boot, int(inode))
+
+
+def claim_text(claim: StopClaim | None) -> str | None:
+    """Return a claim as JSON."""
+    if claim is None:
+        return None
+    fields = claim.asdict()
+    fields["by"] = identity_text(claim.by)
+    return _dumps(fields)
+
+
+def claim_from(text: str | None) -> StopClaim | None:
+    """Return the claim behind `text`; keys of later versions are passed over."""
+    if text is None:
+        return None
+    try:
+        fields = _loads(text)
+        pid, ticks, inode, boot = fields["by"].split(" ", 3)
+        by = Identity(int(pid), int(ticks), boot, int(inode))
+        return StopClaim(by, fields["since"], fields["purpose"], fields["grace"], fields["sweep"])
+    except _BROKEN as error:
+        raise Undecodable(f"a stop claim in it cannot be read: {error}") from error
+
+
+def description(row: Row) -> str:
+    """Return what never changes of a server and is not in `runs`, as JSON."""
+    return _dumps(
+        {
+            "netns": row.netns,
+            "app": row.app,
+            "kind": row.kind,
+            "cwd": row.cwd,
+            "command": row.command,
+            "owner": row.owner,
+            "asked_port": row.asked_port,
+        }
+    )
+
+
+def run_values(row: Row) -> tuple[object, ...]:
+    """Return the values of `RUN_COLUMNS`."""
+    return (
+        row.id,
+        row.generation,
+        row.scope,
+        row.project,
+        row.session,
+        row.folder,
+        row.state.value,
+        identity_text(row.starter),
+        identity_text(row.guard),
+        identity_text(row.leader),
+        row.port,
+        row.url,
+        row.listener_pid,
+        row.listener_inode,
+        row.log,
+        row.started_at,
+        row.ready_at,
+        row.last_used_at,
+        row.exit_code,
+        row.signal,
+        row.ended_at,
+        row.reason,
+        claim_text(row.stop),
+        None if row.outcome is None else _dumps(row.outcome),
+    )
+
+
+def row_from(values: tuple[Any, ...], described: str) -> Row:
+    """Return the row of `RUN_COLUMNS` values and its description."""
+    try:
+        return _row(values, _loads(described))
+    except _BROKEN as error:
+        raise Undecodable(f"a row in it cannot be read: {error}") from error
+
+
+def _row(values: tuple[Any, ...], about: dict[str, Any]) -> Row:
+    return Row(
+        id=values[0],
+        generation=values[1],
+        scope=values[2],
+        netns=about["netns"],
+        project=values[3],
+        session=values[4],
+        app=about["app"],
+        kind=about["kind"],
+        cwd=about["cwd"],
+        command=about["command"],
+        log=values[14],
+        owner=about["owner"],
+        started_at=values[15],
+        folder=values[5],
+        asked_port=about["asked_port"],
+        state=State(values[6]),
+        starter=identity_from(values[7]),
+        guard=identity_from(values[8]),
+        leader=identity_from(values[9]),
+        port=values[10],
+        url=values[11],
+        listener_pid=values[12],
+        listener_inode=values[13],
+        ready_at=values[16],
+        last_used_at=values[17],
+        exit_code=values[18],
+        signal=values[19],
+        ended_at=values[20],
+        reason=values[21],
+        stop=claim_from(values[22]),
+        outcome=None if values[23] is None else _loads(values[23]),
+    )
+
+
+def record(row: Row) -> str:
+    """Return the whole row as the JSON that the history keeps."""
+    fields = row.asdict()
+    for name in ("starter", "guard", "leader"):
+        fields[name] = identity_text(fields[name])
+    fields["stop"] = claim_text(row.stop)
+    fields["state"] = row.state.value
+    return _dumps(fields)
+
+
+def row_from_record(text: str) -> Row:
+    """Return the row behind a history record; keys of later versions are passed over."""
+    try:
+        fields = _loads(text)
+        for name in ("starter", "guard", "leader"):
+            fields[name] = identity_from(fields[name])
+        fields["stop"] = claim_from(fields["stop"])
+        fields["state"] = State(fields["state"])
+        return Row(**{name: fields[name] for name in Row._fields if name in fields})
+    except _BROKEN as error:
+        raise Undecodable(f"its history cannot be read: {error}") from error
+
+
+def event(values: tuple[Any, ...]) -> Event:
+    """Return the event of a whole row of `events`."""
+    return Event(*values)

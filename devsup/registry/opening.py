@@ -1,0 +1,300 @@
+"""
+A connection to a registry that is ours, whole and of the right schema, or an error: never somebody else's file.
+
+Invariants, kept by `open_database` and by nothing else:
+
+1. Whoever has a connection holds `registry.lock` shared, from before the open until after the close. Creating,
+   migrating and moving aside hold it exclusively, so they happen while nobody has a connection.
+2. `registry.db` appears by a rename of a complete file. It is never opened for creation, and never by anything
+   but SQLite: closing any descriptor of it would drop the locks of this process's connections.
+3. A file that cannot be read is moved away whole and its rows are rebuilt from the living. "No file" counts as
+   "nothing was ever started" only while the lock file says that there never was one and no living process
+   says otherwise.
+
+Any number of processes and threads may open at once. Nothing waits longer than `PATIENCE`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+
+from devsup.errors import RegistryUnusable
+from devsup.paths import check_home, ensure_home
+from devsup.registry import schema
+from devsup.registry.building import adopt, build, set_aside
+from devsup.registry.failures import Damaged, Starved, translate
+from devsup.registry.locking import PATIENCE, FileLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devsup.models import Row
+    from devsup.paths import Home
+
+__all__ = ["Database", "open_database", "repair"]
+
+#: More rounds than this mean that somebody undoes our work each time.
+_ROUNDS = 8
+_SAFE = frozenset(b"/-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+class Database:
+    """One open connection and the lock that goes with it; used by the thread that opened it."""
+
+    __slots__ = ("connection", "execute", "lock")
+
+    def __init__(self, connection: sqlite3.Connection, lock: FileLock) -> None:
+        self.connection = connection
+        self.execute = connection.execute
+        self.lock = lock
+
+    def close(self) -> None:
+        """Close the connection, then let go of the lock."""
+        try:
+            self.connection.close()
+        finally:
+            self.lock.close()
+
+
+class _Outdated(Exception):
+    """The schema is older than ours."""
+
+
+def open_database(
+    home: Home, *, write: bool, frozen: bool, rebuild: Callable[[], list[Row]], warnings: list[str]
+) -> Database | None:
+    """
+    Open the registry of `home`; create, migrate or rebuild it first where it needs that.
+
+    Returns None to a reader (``write`` false) where nothing was ever started. With ``frozen`` the schema version
+    is not looked at.
+    """
+    for _ in range(_ROUNDS):
+        if not check_home(home):
+            if not write and not rebuild():
+                return None
+            ensure_home(home)
+        lock = FileLock(home)
+        database = None
+        try:
+            lock.share()
+            seen = _look(home)
+            if seen is None:
+                if not write and lock.stamp is None and not rebuild():
+                    return None
+                _replace(lock, home, None, "it was gone", rebuild, warnings)
+            elif seen != lock.stamp and not lock.read_only:
+                _settle(lock, home, seen, rebuild, warnings)
+            else:
+                database = Database(_connect(home, lock, seen, frozen=frozen), lock)
+                return database
+        except Damaged as damage:
+            _replace(lock, home, damage.seen, damage.reason, rebuild, warnings)
+        except _Outdated:
+            _migrate(home, lock)
+        except Starved as error:
+            if write:
+                raise error.answer from error
+            database = _open_alone(home, lock, error)
+            return database
+        finally:
+            if database is None:
+                lock.close()
+    raise RegistryUnusable(
+        f"the registry `{home.registry}` changes under every look", hint="run `devsup list`"
+    )
+
+
+def repair(home: Home, damage: Damaged, rebuild: Callable[[], list[Row]], warnings: list[str]) -> None:
+    """Move the registry that was found damaged aside and rebuild it, unless somebody else just did."""
+    lock = FileLock(home)
+    try:
+        lock.share()
+        _replace(lock, home, damage.seen, damage.reason, rebuild, warnings)
+    finally:
+        lock.close()
+
+
+def _look(home: Home) -> int | None:
+    """Return the inode of the database, None if there is none; raise on what must not be opened."""
+    path = home.registry
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(found.st_mode):
+        raise RegistryUnusable(f"the registry `{path}` is a symbolic link", hint="move it away")
+    if not stat.S_ISREG(found.st_mode):
+        raise Damaged("it is not a file", found.st_ino)
+    if found.st_uid != os.geteuid():
+        raise RegistryUnusable(
+            f"the registry `{path}` belongs to user {found.st_uid}, devsup runs as user {os.geteuid()}",
+            hint="give it back to its owner, or set `DEVSUP_HOME` to a folder of your own",
+        )
+    if found.st_size == 0:  # SQLite takes an empty file for an empty database
+        raise Damaged("it is empty", found.st_ino)
+    if found.st_mode & 0o177:
+        try:
+            os.chmod(path, 0o600)
+        except OSError:
+            pass  # read-only, or without modes: the folder, which is closed, has to do
+    return found.st_ino
+
+
+def _connect(home: Home, lock: FileLock, seen: int, *, frozen: bool) -> sqlite3.Connection:
+    options = "mode=rw"
+    if lock.read_only:
+        # Without a WAL the file is all there is, and nobody writes where we cannot: no locks, no -shm needed.
+        options = "mode=ro" if os.path.exists(home.registry + "-wal") else "mode=ro&immutable=1"
+    connection = None
+    try:
+        connection = sqlite3.connect(
+            uri(home.registry, options), timeout=PATIENCE, isolation_level=None, uri=True
+        )
+        _verify(connection, seen, frozen=frozen)
+        if not lock.read_only:
+            connection.execute("PRAGMA synchronous = OFF")
+    except BaseException as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise translate(error, home, seen) from error
+        raise
+    return connection
+
+
+def _verify(connection: sqlite3.Connection, seen: int, *, frozen: bool) -> None:
+    if connection.execute("PRAGMA application_id").fetchall() != [(schema.APPLICATION_ID,)]:
+        raise Damaged("it is not a registry of devsup", seen)
+    if frozen:
+        return
+    [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+    if version > schema.VERSION:
+        raise RegistryUnusable(
+            f"the registry has schema {version}, this devsup knows {schema.VERSION}", hint="upgrade devsup"
+        )
+    if version < schema.VERSION:
+        raise _Outdated
+
+
+def _open_alone(home: Home, lock: FileLock, error: Starved) -> Database:
+    """
+    Open for reading where not even the shared memory file of a WAL can be made (a full disk).
+
+    With the lock held exclusively nobody else has a connection, so SQLite may keep that memory on its heap.
+    """
+    lock.exclude()
+    connection = None
+    try:
+        connection = sqlite3.connect(uri(home.registry, "mode=rw"), timeout=0, isolation_level=None, uri=True)
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+        _verify(connection, lock.stamp or 0, frozen=True)
+    except sqlite3.Error:
+        if connection is not None:
+            connection.close()
+        if _has_wal(home):
+            raise error.answer from error
+        connection = sqlite3.connect(
+            uri(home.registry, "mode=ro&immutable=1"), isolation_level=None, uri=True
+        )
+    return Database(connection, lock)
+
+
+def _has_wal(home: Home) -> bool:
+    try:
+        return os.stat(home.registry + "-wal").st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _replace(
+    lock: FileLock,
+    home: Home,
+    seen: int | None,
+    reason: str,
+    rebuild: Callable[[], list[Row]],
+    warnings: list[str],
+) -> None:
+    """Replace the file with inode `seen` (None: the missing one) by a new registry with the living in it."""
+    if lock.read_only:
+        raise RegistryUnusable(
+            f"the registry `{home.registry}` cannot be used: {reason}, and the folder is read-only",
+            hint="set `DEVSUP_HOME` to a folder of your own",
+        )
+    lock.exclude()
+    if _inode(home.registry) != seen:
+        return  # somebody else was here between our two locks
+    first = seen is None and lock.stamp is None
+    place = set_aside(home)
+    rows = rebuild()
+    build(home, lock, rows, uri, announce=not first or bool(rows))
+    if not first or rows:
+        warnings.append(_told(reason, place, len(rows)))
+
+
+def _told(reason: str, place: str | None, count: int) -> str:
+    found = {0: "no server was", 1: "1 server was"}.get(count, f"{count} servers were")
+    moved = f" and was moved to `{place}`" if place else ""
+    return f"the registry could not be used ({reason}){moved}; {found} found again by their processes"
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _settle(
+    lock: FileLock, home: Home, seen: int, rebuild: Callable[[], list[Row]], warnings: list[str]
+) -> None:
+    """Take in a file that is not the one the lock file speaks of: a copy put back, or a lock file deleted."""
+    stamp = lock.stamp
+    if stamp is not None and _has_wal(home):
+        # SQLite would play somebody else's WAL into this file and call the result sound.
+        raise Damaged("it was replaced beside the write-ahead log of another one", seen)
+    lock.exclude()
+    if _inode(home.registry) != seen or lock.stamp == seen:
+        return
+    connection = _connect(home, lock, seen, frozen=True)
+    try:
+        found = adopt(connection, rebuild())
+    except sqlite3.Error as error:
+        raise translate(error, home, seen) from error
+    finally:
+        connection.close()
+    lock.write_stamp(seen, None)
+    if stamp is not None:
+        warnings.append(
+            f"the registry was replaced by another file; {found} running servers were added to it"
+        )
+
+
+def _migrate(home: Home, lock: FileLock) -> None:
+    if lock.read_only:
+        raise RegistryUnusable(
+            f"the registry `{home.registry}` has an older schema and its folder is read-only",
+            hint="run any devsup command where the folder can be written",
+        )
+    lock.exclude()
+    seen = lock.stamp or 0
+    connection = _connect(home, lock, seen, frozen=True)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+        if version < schema.VERSION:
+            schema.migrate(connection, version)
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise translate(error, home, seen) from error
+    finally:
+        connection.close()
+
+
+def uri(path: str, options: str) -> str:
+    """Return an SQLite URI for a path of any bytes."""
+    raw = os.fsencode(path)
+    return "file:" + "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw) + "?" + options
