@@ -16,15 +16,19 @@ import pytest
 
 from tests.support import (
     COMMAND_TIMEOUT,
+    ROOT,
     Answer,
     Devsup,
     DevsupPopen,
     Leftovers,
+    RealApp,
     Spawn,
     StandIn,
     clean_environment,
+    copy_app,
     devsup_argv,
     end_all,
+    node_is_missing,
     processes_of,
     run_devsup,
     server_argv,
@@ -33,6 +37,16 @@ from tests.support import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests on real apps where these are not installed; run them one after another in one worker."""
+    real = [item for item in items if item.get_closest_marker("real")]
+    reason = node_is_missing() if real else None
+    for item in real:
+        item.add_marker(pytest.mark.xdist_group("real"))
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture
@@ -187,3 +201,15 @@ def stand_in(leftovers: Leftovers, temporary: Path, project: Path) -> Iterator[S
             yield start
         finally:
             end_all(lambda: processes_of(token))
+
+
+@pytest.fixture
+def real_app(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch, temporary: Path) -> Iterator[RealApp]:
+    """Copy real apps; the caches that Metro shares between projects go into the test's folder."""
+    del leftovers
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    base = ROOT / ".test-apps"  # inside the tree: only on one file system can files be linked
+    base.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="", dir=base))
+    yield lambda name: copy_app(name, folder)
+    shutil.rmtree(folder, ignore_errors=True)

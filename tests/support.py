@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AGENT_VARIABLES",
+    "APPS",
     "ROOT",
     "SERVERS",
     "Answer",
@@ -38,9 +40,11 @@ __all__ = [
     "DevsupPopen",
     "Found",
     "Leftovers",
+    "RealApp",
     "Spawn",
     "StandIn",
     "clean_environment",
+    "copy_app",
     "devsup_argv",
     "end",
     "end_all",
@@ -48,6 +52,7 @@ __all__ = [
     "free_port",
     "hear",
     "is_listening",
+    "node_is_missing",
     "processes_of",
     "run_devsup",
     "say",
@@ -59,6 +64,13 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / "tests" / "servers"
+
+#: The real apps: name -> folder. Tests work on copies (fixture `real_app`).
+APPS = {
+    "web": ROOT / "examples" / "web",
+    "mobile": ROOT / "examples" / "mobile",
+    "next15": ROOT / "tests" / "fixtures" / "next15",
+}
 
 #: Variables of a caller that change what devsup or a server does; a test that wants one sets it.
 AGENT_VARIABLES = (
@@ -143,6 +155,13 @@ class StandIn(Protocol):
         self, name: str, *args: object, cwd: Path | None = None, env: Mapping[str, str | None] | None = None
     ) -> subprocess.Popen[bytes]:
         """Run tests/servers/NAME.py in its own session; it prints into `NAME.log` beside the project."""
+
+
+class RealApp(Protocol):
+    """Give a private copy of a real app, with its packages, as a project of its own."""
+
+    def __call__(self, name: str) -> Path:
+        """Return the folder of the copy of ``name``: `web`, `mobile` or `next15`."""
 
 
 class Found(NamedTuple):
@@ -453,3 +472,41 @@ def server_argv(name: str, *args: object) -> list[str]:
     script = SERVERS / f"{name}.py"
     assert script.is_file(), f"no stand-in server {name}"
     return [sys.executable, str(script), *map(str, args)]
+
+
+# -- real apps -------------------------------------------------------------------------------------
+
+
+def node_is_missing() -> str | None:
+    """Return why tests on real apps cannot run here, or None."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "Node.js is not installed"
+    # Written by `make` when an installation is complete.
+    lacking = [
+        str(app.relative_to(ROOT)) for app in APPS.values() if not (app / "node_modules/.installed").exists()
+    ]
+    return f"not installed: {', '.join(lacking)} (`make node-apps`)" if lacking else None
+
+
+def copy_app(name: str, parent: Path) -> Path:
+    """
+    Copy the app ``name`` into ``parent`` as a project of its own and return its folder.
+
+    Packages are linked file by file, not by one link to the folder: Turbopack refuses packages that lie
+    outside its root. Half a second for ten thousand files, where the file system can link.
+    """
+    target = parent / name
+
+    def link(source: str, destination: str) -> None:
+        try:
+            os.link(source, destination)
+        except OSError:
+            shutil.copy2(source, destination)
+
+    source = APPS[name]
+    shutil.copytree(
+        source, target, symlinks=True, ignore=shutil.ignore_patterns("node_modules", ".next", ".expo")
+    )
+    shutil.copytree(source / "node_modules", target / "node_modules", symlinks=True, copy_function=link)
+    (target / "devsup.toml").touch()
+    return target

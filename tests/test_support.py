@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import Leftovers, Spawn, free_port, hear, processes_of, say, wait_until
+from tests.support import (
+    Leftovers,
+    RealApp,
+    Spawn,
+    StandIn,
+    fetch,
+    free_port,
+    hear,
+    is_listening,
+    processes_of,
+    say,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,3 +85,18 @@ def test_ports_are_given_out_once(spawn: Spawn) -> None:
 def test_waiting_ends_with_a_failure_that_shows_the_last_value() -> None:
     with pytest.raises(AssertionError, match="still 0 after"):
         wait_until(lambda: 0, 0.05)
+
+
+@pytest.mark.real
+def test_a_copied_next_runs_on_its_linked_packages(
+    real_app: RealApp, stand_in: StandIn, temporary: Path
+) -> None:
+    """Turbopack refuses packages outside its root; a copy that does not run would fail every test on it."""
+    folder, port = real_app("web"), free_port()
+    argv = [str(folder / "node_modules/.bin/next"), "dev", "-H", "127.0.0.1", "-p", str(port)]
+    stand_in("chain", "--", *argv, cwd=folder)
+    answer = wait_until(lambda: is_listening(port) and fetch(f"http://127.0.0.1:{port}/", timeout=40), 30)
+    log = (temporary / "chain.log").read_text()
+    assert answer, log
+    assert answer[0] == 200, log
+    assert "Hello from devsup" in answer[1]
