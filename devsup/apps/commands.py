@@ -1,0 +1,291 @@
+"""
+From what a caller asked for to exactly what will be run: argv, folder, port, environment, session.
+
+A plan is made from files and arguments alone; nothing is written or started, so it can be made again at any
+time and two callers that ask for the same get the same plan.
+"""
+
+from __future__ import annotations
+
+import os
+
+from devsup.apps import detect, lines, naming, owner
+from devsup.apps.checks import environment, validate
+from devsup.apps.folders import Folders
+from devsup.apps.ports import AUTO, check_reserved, read_port, take_port, without_port
+from devsup.apps.presets import COMMAND, KINDS
+from devsup.apps.presets.kind import COMMON_FAILURES
+from devsup.apps.recognise import recognise
+from devsup.errors import UsageError
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from devsup.apps.checks import Needs
+    from devsup.apps.detect import App, Survey
+    from devsup.apps.lines import Line
+    from devsup.apps.ports import Recipe
+    from devsup.apps.presets import Kind
+    from devsup.apps.recognise import Recognised
+
+__all__ = ["Plan", "environment", "plan", "probe", "read_port", "same_command", "validate"]
+
+
+class Plan(Record):
+    """
+    What will be run.
+
+    ``env`` are changes to the caller's environment (None: unset). ``port_source`` says who named the port:
+    "caller", "command" (the argv or the script), "default", or "none". With ``port_auto`` it is still to be
+    chosen: ``with_port`` puts it in.
+    """
+
+    project: str
+    app: str | None
+    kind: str
+    session: str
+    cwd: str
+    command: list[str]
+    port: int | None
+    port_auto: bool
+    port_source: str
+    folder: str | None
+    env: dict[str, str | None]
+    notes: list[str]
+    probe: dict[str, Any]
+    owner: str | None
+    recipe: Recipe
+    needs: Needs | None
+    given: dict[str, str]
+
+    def with_port(self, port: int) -> Plan:
+        """Return the plan with ``port`` in its command or environment."""
+        check_reserved(KINDS[self.kind], port)
+        command, env = self.recipe.render(port)
+        kept = {name: value for name, value in self.env.items() if name != self.recipe.variable}
+        return self.replace(command=command, port=port, env={**kept, **env, **self.given})
+
+
+def plan(
+    project: str,
+    cwd: str,
+    *,
+    app: str | None = None,
+    command: list[str] | None = None,
+    port: int | str | None = None,
+    env: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Plan:
+    """
+    Return what `devsup start [app] [-- command]` in ``cwd`` runs.
+
+    ``env`` are the caller's own changes; they win over all that devsup sets. ``environ`` is the environment
+    to change.
+
+    :raises DevsupError: usage, not_found, ambiguous or config_invalid: nothing that could be run was asked
+    for
+    """
+    environ = os.environ if environ is None else environ
+    asked, given = read_port(port), dict(env or {})
+    if app is not None and not naming.is_name(app):
+        raise UsageError(
+            f"`{app}` cannot be a name: lower-case letters, digits, `_` and `-`, at most {naming.MAX_LENGTH}",
+            hint=f"devsup start {naming.slug(app)}",
+        )
+    project, cwd = os.path.realpath(project), os.path.realpath(cwd)
+    if command is None:
+        seen = detect.survey(project, cwd)
+        chosen = seen.choose(app)
+        return _finish(
+            project,
+            chosen.name,
+            lines.of_app(seen.folders, chosen, environ),
+            asked,
+            given,
+            environ,
+            seen.notes(),
+        )
+    _check_argv(command)
+    return _explicit(project, cwd, app, command, asked, given, environ)
+
+
+def same_command(kind: str, one: list[str], other: list[str]) -> bool:
+    """Tell whether two commands of ``kind`` are one but for the port: by this a start finds its server."""
+    return without_port(one, KINDS[kind]) == without_port(other, KINDS[kind])
+
+
+def probe(kind: Kind, folder: str | None) -> dict[str, Any]:
+    """Return how the guard finds out whether a server of ``kind`` serves, or why it does not."""
+    return {
+        "kind": kind.name,
+        "http": list(kind.http),
+        "body": kind.body,
+        "root_header": kind.root_header,
+        "root": folder,
+        "failures": [list(pair) for pair in (*kind.failures, *COMMON_FAILURES)],
+    }
+
+
+def _check_argv(command: list[str]) -> None:
+    if not command or not command[0]:
+        raise UsageError("no command after `--`", hint="devsup start NAME -- COMMAND")
+    if any("\0" in word for word in command):
+        raise UsageError("a word of the command contains a NUL byte", hint="give the command without it")
+
+
+def _explicit(
+    project: str,
+    cwd: str,
+    name: str | None,
+    command: list[str],
+    asked: int | str | None,
+    given: dict[str, str],
+    environ: Mapping[str, str],
+) -> Plan:
+    folders = Folders(project)
+    found = recognise(command, folders, cwd)
+    if found is None:
+        line = lines.Line(argv=command, args=len(command), kind=COMMAND, cwd=cwd, folder=cwd)
+        return _finish(project, name, line, asked, given, environ, [])
+    inside = (found.folder + "/").startswith(project.rstrip("/") + "/")
+    seen = detect.survey(project, found.folder if inside else cwd, folders)
+    own = seen.at(found.folder)
+    line, port = _recognised(seen, found, own, cwd, environ)
+    if name is None and (found.kind is not COMMAND or _is_own(found, own)):
+        name = _name(seen, line, own)
+    return _finish(project, name, line, port if asked is None else asked, given, environ, [])
+
+
+def _is_own(found: Recognised, own: App | None) -> bool:
+    """Tell whether the command runs the very script that its app runs anyway."""
+    return own is not None and found.script is not None and found.script == own.script
+
+
+def _name(seen: Survey, line: Line, own: App | None) -> str:
+    if own is not None and own.kind == line.kind.name:
+        return own.name
+    role = line.kind.role
+    known = any(KINDS[app.kind].role == role for app in seen.apps)
+    names = [app.name for app in seen.apps]
+    return naming.assign(seen.project, [(line.folder, None if known else role)], names)[line.folder]
+
+
+def _recognised(
+    seen: Survey, found: Recognised, own: App | None, cwd: str, environ: Mapping[str, str]
+) -> tuple[Line, int | None]:
+    """Return the line of a recognised command, and the port that its prefix or arguments ask for."""
+    variables, port = dict(found.variables), None
+    if found.kind.port_env in variables:
+        port = _port_of(variables.pop(found.kind.port_env))
+    prefix = ["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []
+    if found.package is None:
+        return lines.of_program(seen.folders, found, prefix, cwd, environ), port
+    argv, flagged, _ = take_port(found.argv, found.args, found.kind)
+    if own is not None and _is_own(found, own) and not prefix and not argv[found.args :]:
+        return lines.of_app(seen.folders, own, environ), flagged or port
+    return lines.of_script(seen.folders, found, found.package, prefix, cwd), port
+
+
+def _finish(
+    project: str,
+    name: str | None,
+    line: Line,
+    asked: int | str | None,
+    given: dict[str, str],
+    environ: Mapping[str, str],
+    notes: list[str],
+) -> Plan:
+    kind = line.kind
+    recipe, own = lines.recipe_of(line)
+    asked = _asked(kind, asked, given)
+    if recipe.fixed and asked is not None and asked != own:
+        notes = [*notes, f"the command sets port {own} itself: `--port {asked}` has no effect"]
+        asked = None
+    elif line.wrapper and recipe.own is not None and isinstance(asked, int) and asked != recipe.own:
+        notes = [*notes, f"the script says port {recipe.own}; `{recipe.flag} {asked}` was added behind it"]
+    auto = asked == AUTO
+    port = asked if isinstance(asked, int) else None if auto else own or kind.default_port
+    source = "caller" if asked is not None else "command" if own else "default" if port else "none"
+    check_reserved(kind, port)
+    argv, env = recipe.render(port)
+    folder = line.folder if kind.exclusive_folder else None
+    changes, said = _environment(line, env, given, environ, source)
+    return Plan(
+        project=project,
+        app=name,
+        kind=kind.name,
+        session=naming.SESSION_PREFIX + name if name is not None else _session(project, line),
+        cwd=line.cwd,
+        command=argv,
+        port=port,
+        port_auto=auto,
+        port_source=source,
+        folder=folder,
+        env=changes,
+        notes=[*notes, *said],
+        probe=probe(kind, folder),
+        owner=owner.detect(environ),
+        recipe=recipe,
+        needs=line.needs,
+        given=given,
+    )
+
+
+def _asked(kind: Kind, asked: int | str | None, given: dict[str, str]) -> int | str | None:
+    """Return the port asked for by `--port`, or by `--env PORT=...` where the kind is known to read that."""
+    if kind.port_env is None or kind.port_env not in given or (kind is COMMAND and asked is None):
+        return asked
+    by_env = _port_of(given[kind.port_env])
+    if asked not in (None, by_env):
+        raise UsageError(
+            f"`--port {asked}` and `--env {kind.port_env}={by_env}` contradict each other",
+            hint="give one of the two",
+        )
+    return by_env
+
+
+def _environment(
+    line: Line,
+    env: dict[str, str | None],
+    given: dict[str, str],
+    environ: Mapping[str, str],
+    source: str,
+) -> tuple[dict[str, str | None], list[str]]:
+    changes: dict[str, str | None] = {"BROWSER": "none", **env}
+    notes = []
+    for name in line.kind.unset_env:
+        if name in environ and name not in given:
+            changes[name] = None
+            notes.append(
+                f"`{name}` was taken out of the environment: with it the server does not watch files"
+            )
+    for name, value in env.items():
+        # What a surrounding tool exports for itself is no wish; what the caller typed may be one.
+        if source == "default" and environ.get(name, value) != value:
+            notes.append(f"`{name}={environ[name]}` of the environment was replaced by {value}")
+    if line.bin_dirs:
+        changes["PATH"] = os.pathsep.join(
+            [*line.bin_dirs, given.get("PATH", environ.get("PATH", os.defpath))]
+        )
+    return {
+        **changes,
+        **{name: value for name, value in given.items() if name != "PATH" or not line.bin_dirs},
+    }, notes
+
+
+def _session(project: str, line: Line) -> str:
+    from binascii import crc32  # only commands without a name need it
+
+    text = "\0".join((project, line.cwd, *line.argv))
+    return f"session_{crc32(text.encode('utf-8', 'surrogateescape')):08x}"
+
+
+def _port_of(text: str) -> int:
+    port = read_port(text)
+    assert isinstance(port, int) or port == AUTO
+    if not isinstance(port, int):
+        raise UsageError("`auto` is no port here: only `--port auto` chooses one", hint="say `--port auto`")
+    return port

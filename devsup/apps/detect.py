@@ -1,0 +1,306 @@
+"""
+Which apps does a project have, and which one is meant?
+
+A survey looks once and answers from what it saw. Names do not depend on the folder one stands in: an app that
+only its own folder makes known (too deep to be found otherwise) is named after all others.
+"""
+
+from __future__ import annotations
+
+import os
+
+from devsup.apps import manifest, naming, scripts
+from devsup.apps.folders import Folders
+from devsup.apps.presets import COMMAND, KINDS, SERVERS
+from devsup.apps.project import upward
+from devsup.errors import Ambiguous, DevsupError, NotFound
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devsup.apps.presets import Kind
+
+__all__ = ["App", "Survey", "choose", "find_apps", "survey"]
+
+LOCK_FILES = (
+    ("pnpm-lock.yaml", "pnpm"),
+    ("yarn.lock", "yarn"),
+    ("bun.lock", "bun"),
+    ("bun.lockb", "bun"),
+    ("package-lock.json", "npm"),
+    ("npm-shrinkwrap.json", "npm"),
+    ("pnpm-workspace.yaml", "pnpm"),
+)
+
+
+class App(Record):
+    """
+    A named thing to run.
+
+    ``script`` is the script of its `package.json` that runs it (None: the program of its kind is run itself),
+    ``text`` what that script says. ``install_dir`` is where its packages are installed from.
+    """
+
+    name: str
+    kind: str
+    dir: str
+    script: str | None
+    manager: str | None
+    text: str = ""
+    hooks: bool = False
+    has_dependencies: bool = False
+    install_dir: str = ""
+
+
+class Survey(Record):
+    """What was seen of a project from ``cwd``: its apps, and the `package.json` files that cannot be used."""
+
+    folders: Folders
+    cwd: str
+    apps: list[App]
+    broken: list[manifest.Broken]
+
+    @property
+    def project(self) -> str:
+        """Return the root of the project."""
+        return self.folders.project
+
+    def at(self, folder: str) -> App | None:
+        """Return the app whose folder ``folder`` is."""
+        return next((app for app in self.apps if app.dir == folder), None)
+
+    def named(self, name: str) -> App | None:
+        """Return the app with this name."""
+        return next((app for app in self.apps if app.name == name), None)
+
+    def around(self) -> App | None:
+        """
+        Return the app in whose folder one stands.
+
+        A root that merely runs its packages' scripts is around a folder only where no package is in between.
+        """
+        for folder in upward(self.cwd, self.project):
+            app = self.at(folder)
+            if app is not None:
+                return app
+            package = self.folders.package(folder)
+            if isinstance(package, manifest.Broken):
+                return None
+            if package is not None and (package.scripts or package.dependencies):
+                root = self.at(self.project)
+                return root if root is not None and root.kind != COMMAND.name else None
+        return None
+
+    def choose(self, name: str | None) -> App:
+        """
+        Return the app called ``name``, or the one meant where no name is given.
+
+        :raises NotFound: there is none
+        :raises Ambiguous: it could be several
+        :raises ConfigInvalid: the `package.json` that would tell is broken
+        """
+        if name is None:
+            return self._choose_any()
+        if (app := self.named(name)) is not None:
+            return app
+        same = [app for app in self.apps if KINDS[app.kind].role == name]
+        here = self.around()
+        if here is not None and here in same:
+            return here
+        if len(same) > 1:
+            raise self._ambiguous(f"`{name}` could be any of", same)
+        if len(same) == 1:
+            return same[0]
+        for broken in self.broken:
+            if self._may_be(broken, name):
+                raise broken.error()
+        raise self._unknown(name)
+
+    def notes(self) -> list[str]:
+        """Return a line for each `package.json` that was passed over."""
+        return [f"passed over: {broken.error().message}" for broken in self.broken]
+
+    def _choose_any(self) -> App:
+        nearest = self.folders.nearest(self.cwd)
+        if isinstance(nearest, manifest.Broken) and (nearest.dir != self.project or not self.apps):
+            raise nearest.error()
+        if (here := self.around()) is not None:
+            return here
+        if len(self.apps) == 1:
+            return self.apps[0]
+        if self.apps:
+            raise self._ambiguous("which app? There are", self.apps)
+        if self.broken:
+            raise self.broken[0].error()
+        raise _nothing(self.project)
+
+    def _may_be(self, broken: manifest.Broken, name: str) -> bool:
+        if name in (
+            naming.slug(os.path.basename(broken.dir)),
+            naming.slug(naming.label(self.project, broken.dir)),
+        ):
+            return True
+        return any(kind.role == name and _hints_at(broken, kind) for kind in SERVERS)
+
+    def _ambiguous(self, said: str, apps: list[App]) -> DevsupError:
+        return Ambiguous(
+            f"{said} {self._listed(apps)}",
+            hint=f"devsup start {apps[0].name}",
+            details={"candidates": [{"name": app.name, "folder": app.dir} for app in apps]},
+        )
+
+    def _unknown(self, name: str) -> DevsupError:
+        if not self.apps:
+            return _nothing(self.project, name)
+        return NotFound(
+            f"no app `{name}` in `{self.project}`; there {'is' if len(self.apps) == 1 else 'are'}"
+            f" {self._listed(self.apps)}",
+            hint=f"devsup start {_closest(name, [app.name for app in self.apps])}",
+            details={"known": [{"name": app.name, "folder": app.dir} for app in self.apps]},
+        )
+
+    def _listed(self, apps: list[App]) -> str:
+        parts = [f"`{app.name}` ({naming.label(self.project, app.dir)})" for app in apps]
+        return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def survey(project: str, cwd: str, folders: Folders | None = None) -> Survey:
+    """Look at ``project`` from ``cwd``, which lies inside; ``folders`` is what was already seen of it."""
+    project, cwd = os.path.realpath(project), os.path.realpath(cwd)
+    folders = folders or Folders(project)
+    broken: list[manifest.Broken] = []
+    drafts: list[App] = []
+    for folder in folders.candidates():
+        package = folders.package(folder)
+        if isinstance(package, manifest.Broken):
+            broken.append(package)
+        elif package is not None and (app := _draft(folders, package)) is not None:
+            drafts.append(app)
+    # What cannot be read counts, so that a syntax error in one app does not rename its neighbour.
+    ghosts = [(b.dir, kind.role) for b in broken for kind in SERVERS if _hints_at(b, kind)]
+    roles = [(app.dir, KINDS[app.kind].role) for app in drafts]
+    names = naming.assign(project, [*roles, *ghosts])
+    apps = [app.replace(name=names[app.dir]) for app in drafts]
+    deep = _deep(folders, cwd, {*(app.dir for app in apps), *(b.dir for b in broken)})
+    if isinstance(deep, manifest.Broken):
+        broken.append(deep)
+    elif deep is not None:
+        role = KINDS[deep.kind].role
+        known = any(other == role for _, other in (*roles, *ghosts))
+        name = naming.assign(project, [(deep.dir, None if known else role)], names.values())[deep.dir]
+        apps.append(deep.replace(name=name))
+    return Survey(folders=folders, cwd=cwd, apps=apps, broken=broken)
+
+
+def find_apps(project: str, cwd: str) -> list[App]:
+    """Return the apps of ``project``: its root's and its workspaces' first."""
+    return survey(project, cwd).apps
+
+
+def choose(project: str, cwd: str, name: str | None = None) -> App:
+    """Return the app that ``name``, or the folder one stands in, means; raise as `Survey.choose` does."""
+    return survey(project, cwd).choose(name)
+
+
+def _deep(folders: Folders, cwd: str, known: set[str]) -> App | manifest.Broken | None:
+    """Return the app at or above ``cwd`` that no search from the root finds."""
+    for folder in upward(cwd, folders.project):
+        if folder in known or folder == folders.project:
+            return None
+        if os.path.basename(folder) in ("node_modules", ".next", ".expo"):
+            continue
+        package = folders.package(folder)
+        if isinstance(package, manifest.Broken):
+            return package
+        if package is not None and (app := _draft(folders, package)) is not None:
+            return app
+    return None
+
+
+def _draft(folders: Folders, package: manifest.Package) -> App | None:
+    """Return the app that a package is, still without a name; None for one that nothing runs."""
+    kind, script = _kind(package)
+    if kind is None:
+        return None
+    manager, install_dir = manager_of(folders, package.dir)
+    return App(
+        name="",
+        kind=kind.name,
+        dir=package.dir,
+        script=script,
+        manager=manager,
+        text=package.scripts.get(script, "") if script else "",
+        hooks=scripts.has_hooks(package, script) if script else False,
+        has_dependencies=bool(package.dependencies),
+        install_dir=install_dir,
+    )
+
+
+def _kind(package: manifest.Package) -> tuple[Kind | None, str | None]:
+    kinds: dict[str, str] = {}
+    for name in ("dev", "start"):
+        if name in package.scripts:
+            kinds[name] = scripts.kind_of(package, name)
+    for kind in SERVERS:
+        for name in kind.scripts:
+            if kinds.get(name) == kind.name:
+                return kind, name
+    for kind in SERVERS:
+        if package.dependencies.isdisjoint(kind.dependencies) or not _marked(package.dir, kind):
+            continue
+        return kind, _own_script(package, kind)
+    for name in ("dev", "start"):
+        if name in kinds:
+            return COMMAND, name
+    return None, None
+
+
+def _own_script(package: manifest.Package, kind: Kind) -> str | None:
+    """Return the script of a package that is of ``kind`` by its files; None to run the program itself."""
+    first = kind.scripts[0]
+    if first in package.scripts and not scripts.delegates(package.scripts[first]):
+        return first
+    return next((name for name in package.scripts if scripts.kind_of(package, name) == kind.name), None)
+
+
+def manager_of(folders: Folders, folder: str) -> tuple[str, str]:
+    """Return the package manager of ``folder`` and the folder whose lock file or field says so; else npm."""
+    for above in upward(folder, folders.project):
+        package = folders.package(above)
+        if isinstance(package, manifest.Package) and package.manager is not None:
+            return package.manager, above
+        for name, manager in LOCK_FILES:
+            if os.path.exists(os.path.join(above, name)):
+                return manager, above
+    root = folders.package(folders.project)
+    workspaces = isinstance(root, manifest.Package) and root.workspaces
+    return "npm", folders.project if workspaces else folder
+
+
+def _marked(folder: str, kind: Kind) -> bool:
+    return any(os.path.exists(os.path.join(folder, mark)) for mark in kind.marks)
+
+
+def _hints_at(broken: manifest.Broken, kind: Kind) -> bool:
+    return (
+        any(f'"{name}"' in broken.text for name in kind.dependencies)
+        or scripts.server_in(broken.text) is not None
+    )
+
+
+def _nothing(project: str, name: str | None = None) -> DevsupError:
+    said = f"no app `{name}`, nor any other," if name else "no app"
+    return NotFound(
+        f"{said} in `{project}`: no `package.json` with a `dev` or `start` script",
+        hint=f"devsup start {name if name and naming.is_name(name) else 'NAME'} -- COMMAND",
+        details={"known": []},
+    )
+
+
+def _closest(name: str, known: list[str]) -> str:
+    name = name.removeprefix(naming.SESSION_PREFIX)
+
+    def likeness(other: str) -> tuple[bool, int]:
+        return other in name or name in other, sum(one == two for one, two in zip(name, other, strict=False))
+
+    return max(known, key=likeness)

@@ -1,0 +1,168 @@
+"""
+Where the apps of a project may lie: its root, its workspaces, two levels of folders.
+
+Every folder is listed and every `package.json` read at most once per `Folders`, which lives for one call.
+"""
+
+from __future__ import annotations
+
+import os
+
+from devsup.apps import manifest
+from devsup.apps.project import find_project, upward
+
+__all__ = ["SKIPPED", "Folders"]
+
+#: Folders in which no app of the project lies: installed, built or made for tests. Dot folders are skipped
+#: too.
+SKIPPED = frozenset(
+    (
+        "node_modules",
+        "bower_components",
+        "vendor",
+        "dist",
+        "build",
+        "out",
+        "output",
+        "coverage",
+        "target",
+        "tmp",
+        "temp",
+        "logs",
+        "public",
+        "static",
+        "__pycache__",
+        "__fixtures__",
+        "__tests__",
+        "__mocks__",
+        "fixtures",
+        "testdata",
+        "venv",
+        "android",
+        "ios",
+        "Pods",
+    )
+)
+
+#: How far down a `**` of a workspace pattern is followed, and how many folders a search looks at.
+MAX_DEPTH = 6
+MAX_FOLDERS = 20_000
+
+
+class Folders:
+    """The folders of one project, as far as they were looked at."""
+
+    def __init__(self, project: str) -> None:
+        self.project = project
+        self._packages: dict[str, manifest.Package | manifest.Broken | None] = {}
+        self._children: dict[str, list[str]] = {}
+        self._looked = 0
+
+    def package(self, folder: str) -> manifest.Package | manifest.Broken | None:
+        """Return what the `package.json` in ``folder`` says, read at most once."""
+        if folder not in self._packages:
+            self._packages[folder] = manifest.read(folder)
+        return self._packages[folder]
+
+    def nearest(self, folder: str) -> manifest.Package | manifest.Broken | None:
+        """Return the nearest `package.json` at or above ``folder`` inside the project."""
+        for above in upward(folder, self.project):
+            if (package := self.package(above)) is not None:
+                return package
+        return None
+
+    def candidates(self) -> list[str]:
+        """Return the folders of the project that have a `package.json`: root, workspaces, then two levels."""
+        root = self.package(self.project)
+        patterns = manifest.pnpm_workspaces(self.project) or []
+        if isinstance(root, manifest.Package):
+            patterns = [*(root.workspaces or []), *patterns]
+        found = {self.project: None} if root is not None else {}
+        for pattern in patterns:
+            if not pattern.startswith("!"):
+                for folder in self._expand(pattern):
+                    self._add(found, folder)
+        for child in self.children(self.project):
+            if self.foreign(child):
+                continue
+            self._add(found, child)
+            for grandchild in self.children(child):
+                self._add(found, grandchild)
+        return list(found)
+
+    def children(self, folder: str) -> list[str]:
+        """Return the real paths of the folders in ``folder`` worth a look, in the order of their names."""
+        known = self._children.get(folder)
+        if known is None:
+            known = self._children[folder] = self._list(folder) if self._looked < MAX_FOLDERS else []
+            self._looked += len(known)
+        return known
+
+    def foreign(self, folder: str) -> bool:
+        """Tell whether ``folder`` is the root of another project, such as a second worktree."""
+        marked = any(os.path.lexists(os.path.join(folder, name)) for name in (".git", "devsup.toml"))
+        return marked and find_project(folder) != self.project
+
+    def _add(self, found: dict[str, None], folder: str) -> None:
+        if folder not in found and self.package(folder) is not None and not self.foreign(folder):
+            found[folder] = None
+
+    def _list(self, folder: str) -> list[str]:
+        folders = []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name[0] == "." or name in SKIPPED:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif entry.is_symlink() and (target := self._inside(entry.path)):
+                        folders.append(target)
+        except OSError:
+            return []  # not ours to read: nothing of this project can be started there either
+        return sorted(folders)
+
+    def _inside(self, link: str) -> str:
+        """Return the folder that a symlink names if it lies within the project, "" for any other."""
+        target = os.path.realpath(link)
+        inside = target.startswith(self.project.rstrip("/") + "/") and os.path.isdir(target)
+        skipped = not SKIPPED.isdisjoint(target[len(self.project) :].split("/"))
+        return target if inside and not skipped else ""
+
+    def _expand(self, pattern: str) -> list[str]:
+        segments = [segment for segment in pattern.split("/") if segment not in ("", ".")]
+        if ".." in segments:
+            return []
+        folders = [self.project]
+        for segment in segments:
+            folders = self._step(folders, segment)
+        return folders
+
+    def _step(self, folders: list[str], segment: str) -> list[str]:
+        if segment == "**":
+            found, level = list(folders), folders
+            for _ in range(MAX_DEPTH):
+                level = [child for folder in level for child in self.children(folder)]
+                found += level
+            return found
+        if not any(sign in segment for sign in "*?[{"):
+            return [path for folder in folders if os.path.isdir(path := os.path.join(folder, segment))]
+        return [
+            child
+            for folder in folders
+            for child in self.children(folder)
+            if segment == "*" or _matches(os.path.basename(child), segment)
+        ]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    import re  # only for the rare pattern that is more than a star
+
+    text = re.escape(pattern)
+    for escaped, plain in ((r"\*", ".*"), (r"\?", "."), (r"\{", "(?:"), (r"\}", ")"), (",", "|")):
+        text = text.replace(escaped, plain)
+    try:
+        return re.fullmatch(text, name) is not None
+    except re.error:
+        return False

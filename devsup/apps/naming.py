@@ -1,0 +1,77 @@
+"""
+Which name does an app have? The same from every folder of its project, and never that of another app.
+
+Invariant, kept by `assign`: names are distinct, and depend only on the apps given, not on their order.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["SESSION_PREFIX", "assign", "is_name", "label", "slug"]
+
+SESSION_PREFIX = "dev_server_"
+
+MAX_LENGTH = 63
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+_LETTERS = _FIRST | {"_", "-"}
+
+
+def is_name(text: str) -> bool:
+    """Tell whether ``text`` can be the name of an app: ``[a-z0-9][a-z0-9_-]{0,62}``."""
+    return 0 < len(text) <= MAX_LENGTH and text[0] in _FIRST and _LETTERS.issuperset(text)
+
+
+def slug(text: str) -> str:
+    """Return ``text`` as a name: lower case, every other sign a hyphen."""
+    letters = "".join(letter if letter in _LETTERS else "-" for letter in text.lower())
+    while "--" in letters:
+        letters = letters.replace("--", "-")
+    return letters.strip("-_")[:MAX_LENGTH].rstrip("-_") or "app"
+
+
+def label(project: str, folder: str) -> str:
+    """Return ``folder`` as a reader of the project knows it: relative to its root."""
+    return os.path.relpath(folder, project) if folder != project else "."
+
+
+def assign(project: str, apps: Iterable[tuple[str, str | None]], taken: Iterable[str] = ()) -> dict[str, str]:
+    """
+    Return a name for each app, given as (folder, role).
+
+    The only app of a role has the role's name. All others have their folder's; where two would have the same
+    one, all of these have their path's.
+    """
+    wanted = sorted(apps)
+    used = set(taken)
+    names: dict[str, str] = {}
+    roles = [role for _, role in wanted]
+    for folder, role in wanted:
+        if role is not None and roles.count(role) == 1 and role not in used:
+            names[folder] = role
+            used.add(role)
+    rest = [folder for folder, _ in wanted if folder not in names]
+    short = {folder: slug(os.path.basename(folder)) for folder in rest}
+    plain = list(short.values())
+    for folder in rest:
+        if plain.count(short[folder]) == 1 and short[folder] not in used:
+            names[folder] = short[folder]
+    used.update(names.values())
+    for folder in rest:
+        if folder not in names:
+            names[folder] = _free(slug(label(project, folder).replace("/", "-").strip(".")), used)
+            used.add(names[folder])
+    return names
+
+
+def _free(name: str, used: set[str]) -> str:
+    number, free = 2, name
+    while free in used:
+        suffix = f"-{number}"
+        free = name[: MAX_LENGTH - len(suffix)] + suffix
+        number += 1
+    return free

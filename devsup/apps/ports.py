@@ -1,0 +1,147 @@
+"""
+How a port is given to a command: by flag, by variable, or not at all.
+
+A `Recipe` is a command without its port; rendering it with one is pure, so a port chosen under the lock is
+put into the very command that was validated before.
+"""
+
+from __future__ import annotations
+
+from devsup.errors import UsageError
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devsup.apps.presets import Kind
+
+__all__ = ["Recipe", "check_reserved", "port_in_text", "read_port", "take_port", "without_port"]
+
+AUTO = "auto"
+MAX_PORT = 65535
+
+
+class Recipe(Record):
+    """
+    A command without its port, and how it is told one.
+
+    ``flag`` goes in at ``at`` (the end if None), behind a `--` with ``dashes``; else ``variable`` is set.
+    Neither: the port cannot be given. ``own`` is the port that the command has without being told.
+    """
+
+    argv: list[str]
+    flag: str | None = None
+    at: int | None = None
+    dashes: bool = False
+    variable: str | None = None
+    own: int | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Tell whether no other port than ``own`` can be given."""
+        return self.flag is None and self.variable is None
+
+    def render(self, port: int | None) -> tuple[list[str], dict[str, str | None]]:
+        """Return the argv and the environment changes for ``port``."""
+        if port is None or port == self.own or self.fixed:
+            return list(self.argv), {}
+        if self.flag is None:
+            return list(self.argv), {str(self.variable): str(port)}
+        given = [self.flag, str(port)]
+        if self.at is not None:
+            return [*self.argv[: self.at], *given, *self.argv[self.at :]], {}
+        return [*self.argv, *(["--"] if self.dashes and "--" not in self.argv else []), *given], {}
+
+
+def read_port(value: object) -> int | str | None:
+    """Return the port that a caller gives: a number, "auto", or None. Here is what is allowed."""
+    if value is None or value == AUTO:
+        return AUTO if value == AUTO else None
+    number = -1
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 5:
+        number = int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    if not 1 <= number <= MAX_PORT:
+        raise UsageError(
+            f"`{value}` is no port: a number from 1 to {MAX_PORT}, or `auto`",
+            hint="leave `--port` out for the usual port, or say `--port auto` for a free one",
+        )
+    return number
+
+
+def check_reserved(kind: Kind, port: int | None) -> None:
+    """Refuse a port that the server itself would refuse."""
+    service = kind.reserved_ports.get(port or 0)
+    if service is not None:
+        raise UsageError(
+            f"port {port} cannot be used: {kind.name} and browsers refuse it, it is reserved for {service}",
+            hint="choose another port, or say `--port auto`",
+        )
+
+
+def take_port(argv: list[str], start: int, kind: Kind) -> tuple[list[str], int | None, int | None]:
+    """
+    Take the port's flag out of the arguments from ``start`` on.
+
+    Return the argv without it, the port (None where the flag is missing or says 0: any), and where it stood.
+    """
+    left, port, at = list(argv[:start]), None, None
+    index = start
+    while index < len(argv):
+        value, used = _flag_at(argv, index, kind)
+        if used:
+            at, port = len(left), _number(value, argv[index])
+            index += used
+        else:
+            left.append(argv[index])
+            index += 1
+    return left, port or None, at
+
+
+def port_in_text(text: str, kind: Kind) -> int | None:
+    """Return the port that a script says in plain digits, by flag or as `PORT=...`; None if it does not."""
+    found = None
+    words = text.translate({ord(sign): " " for sign in "\"'`;&|()"}).split()
+    for index, word in enumerate(words):
+        value, used = _flag_at(words, index, kind)
+        if kind.port_env is not None and not used and word.startswith(f"{kind.port_env}="):
+            value = word.partition("=")[2]
+            if found is not None:
+                continue  # the flag wins over the variable
+        if value.isascii() and value.isdecimal() and len(value) <= 5 and 0 < int(value) <= MAX_PORT:
+            found = int(value)
+    return found
+
+
+def without_port(command: list[str], kind: Kind) -> list[str]:
+    """Return ``command`` without its port: what starts of one server on different ports have in common."""
+    left = []
+    index = 0
+    while index < len(command):
+        _, used = _flag_at(command, index, kind) if index else ("", 0)
+        if not used:
+            left.append(command[index])
+        index += used or 1
+    return left[:-1] if left and left[-1] == "--" else left
+
+
+def _flag_at(argv: list[str], index: int, kind: Kind) -> tuple[str, int]:
+    """Return the value of the port flag at ``index`` and how many words it takes; 0 where there is none."""
+    word = argv[index]
+    for flag in kind.port_flags:
+        if word == flag:
+            return (argv[index + 1], 2) if index + 1 < len(argv) else ("", 1)
+        if word.startswith(f"{flag}="):
+            return word[len(flag) + 1 :], 1
+        if len(flag) == 2 and word.startswith(flag) and word[2:].isdecimal():
+            return word[2:], 1
+    return "", 0
+
+
+def _number(value: str, flag: str) -> int:
+    if value.isascii() and value.isdecimal() and len(value) <= 5 and int(value) <= MAX_PORT:
+        return int(value)
+    raise UsageError(
+        f"`{flag} {value}`".replace(" `", "`") + f": a port is a number from 1 to {MAX_PORT}",
+        hint="correct the port in the command",
+    )

@@ -1,0 +1,86 @@
+"""
+Which project does a folder belong to?
+
+The answer is a real path, so that every subfolder and every symlink of one project gives the same one. Only
+reads; safe to call from anywhere at any time.
+"""
+
+from __future__ import annotations
+
+import os
+
+from devsup.apps import manifest
+from devsup.errors import UsageError
+
+__all__ = ["find_project"]
+
+
+def find_project(start: str) -> str:
+    """
+    Return the root of the project that ``start`` lies in.
+
+    That is the nearest folder upward with a `devsup.toml`, else the root of the git worktree, else the
+    workspace root (npm, yarn, bun, pnpm), else the nearest folder with a `package.json`, else ``start``
+    itself.
+
+    :raises UsageError: ``start`` is no folder
+    """
+    here = os.path.realpath(start)
+    if not os.path.isdir(here):
+        raise UsageError(f"`{start}` is not a folder", hint="name an existing folder")
+    git = ""
+    for folder in upward(here):
+        if os.path.isfile(os.path.join(folder, "devsup.toml")):
+            return folder
+        if not git and (kind := _git_root(folder)):
+            git = folder
+            # Two worktrees are two projects: one that lies inside its main repository, or beside it below a
+            # common devsup.toml, is not a part of what is above it.
+            if kind == "worktree":
+                break
+    return git or _package_root(here) or here
+
+
+def upward(folder: str, stop: str = "/") -> list[str]:
+    """Return ``folder`` and the folders above it, up to and with ``stop``, or the root of the file system."""
+    folders = [folder]
+    while folder != stop:
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            break
+        folders.append(folder := parent)
+    return folders
+
+
+def _git_root(folder: str) -> str:
+    """Tell what git keeps in ``folder``: "repository", "worktree" (a linked one), or "" for neither."""
+    path = os.path.join(folder, ".git")
+    try:
+        # A folder called `.git` that is no repository (a left-over, a mount point) roots nothing.
+        if os.path.exists(os.path.join(path, "HEAD")):
+            return "repository"
+        with open(path, encoding="utf-8", errors="replace") as file:
+            line = file.read(4096)
+    except OSError:
+        return ""
+    if not line.startswith("gitdir:"):
+        return ""
+    target = line[len("gitdir:") :].strip()
+    if os.path.basename(os.path.dirname(target)) == "worktrees":
+        return "worktree"
+    # A submodule is a part of the project that contains it: its packages are installed and run from there.
+    return "" if "/modules/" in target else "repository"
+
+
+def _package_root(here: str) -> str:
+    nearest = ""
+    for folder in upward(here):
+        if os.path.isfile(os.path.join(folder, "pnpm-workspace.yaml")):
+            return folder
+        package = manifest.read(folder)
+        if package is None:
+            continue
+        if isinstance(package, manifest.Package) and package.workspaces is not None:
+            return folder
+        nearest = nearest or folder
+    return nearest

@@ -1,0 +1,258 @@
+"""
+What is this command? An argv as a person or agent would type it, read as a dev server where it is one.
+
+Only words are looked at: no shell string is parsed, and what is not understood is simply a command.
+"""
+
+from __future__ import annotations
+
+import os
+
+from devsup.apps import manifest, scripts
+from devsup.apps.presets import KINDS, SERVERS
+from devsup.errors import NotFound
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devsup.apps.folders import Folders
+    from devsup.apps.presets import Kind
+
+__all__ = ["Recognised", "recognise"]
+
+#: Options of the package managers that name the folder to work in; all others with a value are not followed.
+FOLDER_OPTIONS = frozenset(("-C", "--dir", "--prefix", "--cwd"))
+
+#: Options by which a package manager works on other packages than the one of its folder.
+SELECTING = frozenset(
+    (
+        "-w",
+        "-ws",
+        "--workspace",
+        "--workspaces",
+        "-r",
+        "--recursive",
+        "-F",
+        "--filter",
+        "--filter-prod",
+        "--parallel",
+    )
+)
+
+#: Options of npx and its kin that change nothing once the program is installed.
+HARMLESS = frozenset(
+    (
+        "-y",
+        "--yes",
+        "--no",
+        "--no-install",
+        "-q",
+        "--quiet",
+        "--silent",
+        "-s",
+        "--offline",
+        "--prefer-offline",
+        "--bun",
+        "--",
+    )
+)
+
+
+class Recognised(Record):
+    """
+    A command that is a script of a package or a known program.
+
+    ``argv`` is what was typed and ``args`` the index at which the server's own arguments begin. ``script`` is
+    set where a package's script runs, else ``program`` at the index ``at``; with ``local`` set the words from
+    ``start`` to ``at`` are a launcher such as npx, whose place the installed program takes. ``variables`` are
+    those that a leading `env` sets.
+    """
+
+    argv: list[str]
+    args: int
+    kind: Kind
+    folder: str
+    variables: dict[str, str]
+    start: int
+    package: manifest.Package | None = None
+    script: str | None = None
+    manager: str | None = None
+    program: str | None = None
+    at: int = 0
+    local: bool = False
+
+
+def recognise(argv: list[str], folders: Folders, cwd: str) -> Recognised | None:
+    """
+    Return what ``argv`` is when run in ``cwd``; None for any other command.
+
+    :raises NotFound: it runs a script that the package does not have
+    :raises ConfigInvalid: the `package.json` that has the script is broken
+    """
+    start, variables = _env_prefix(argv)
+    if start >= len(argv):
+        return None
+    program = os.path.basename(argv[start])
+    found: Recognised | None = None
+    if program in manifest.MANAGERS:
+        found = _manager(argv, start, program, folders, cwd)
+    elif program in ("npx", "bunx", "pnpx"):
+        found = _launcher(argv, start, start + 1, cwd)
+    elif program in ("node", "bun") and start + 1 < len(argv) and "/" in argv[start + 1]:
+        found = _program(argv, start, start + 1, cwd)
+    else:
+        found = _program(argv, start, start, cwd)
+    return found.replace(variables=variables) if found is not None else None
+
+
+def _env_prefix(argv: list[str]) -> tuple[int, dict[str, str]]:
+    if not argv or os.path.basename(argv[0]) != "env":
+        return 0, {}
+    variables = {}
+    index = 1
+    while index < len(argv) and "=" in argv[index] and not argv[index].startswith("-"):
+        name, _, value = argv[index].partition("=")
+        variables[name] = value
+        index += 1
+    if index < len(argv) and argv[index].startswith("-"):
+        return 0, {}  # `env -i` and the like: whatever follows gets another environment than ours
+    return index, variables
+
+
+def _manager(argv: list[str], start: int, manager: str, folders: Folders, cwd: str) -> Recognised | None:
+    index, folder = start + 1, cwd
+    while index < len(argv) and argv[index].startswith("-"):
+        option, _, value = argv[index].partition("=")
+        if option in SELECTING:
+            return None
+        if option in FOLDER_OPTIONS:
+            if not value:
+                index += 1
+                value = argv[index] if index < len(argv) else "."
+            folder = os.path.realpath(os.path.join(folder, value))
+        index += 1
+    if index >= len(argv):
+        return None
+    verb = argv[index]
+    if verb in ("exec", "x") and manager != "yarn":
+        return _launcher(argv, start, index + 1, folder)
+    if verb in ("run", "run-script"):
+        index += 1
+        while index < len(argv) and argv[index].startswith("-"):
+            if argv[index].partition("=")[0] in SELECTING:
+                return None
+            index += 1
+        return _script(argv, start, index, manager, folders, folder) if index < len(argv) else None
+    if manager == "npm":
+        return _script(argv, start, index, manager, folders, folder) if verb == "start" else None
+    package = folders.nearest(folder)
+    if isinstance(package, manifest.Package) and verb in package.scripts and verb not in ("install", "add"):
+        return _script(argv, start, index, manager, folders, folder)
+    if _kind_of_program(argv, index) is not None:
+        return _launcher(argv, start, index, folder)
+    return None
+
+
+def _script(
+    argv: list[str], start: int, index: int, manager: str, folders: Folders, folder: str
+) -> Recognised | None:
+    script, rest = argv[index], argv[index + 1 :]
+    if any(
+        word.partition("=")[0] in SELECTING for word in rest[: rest.index("--") if "--" in rest else None]
+    ):
+        return None
+    package = folders.nearest(folder)
+    if isinstance(package, manifest.Broken):
+        raise package.error()
+    if package is None:
+        raise NotFound(
+            f"`{' '.join(argv[start : index + 1])}` needs a `package.json`: none is at or above `{folder}`",
+            hint="run it in the app's folder, or name the app: devsup start APP",
+        )
+    if script not in package.scripts:
+        if "--if-present" in argv or "/" in script:
+            return None
+        raise NotFound(
+            f"no script `{script}` in `{package.dir}/package.json`; there {_listed(sorted(package.scripts))}",
+            hint="use one of the scripts that are there",
+            details={"known": sorted(package.scripts)},
+        )
+    kind = KINDS[scripts.kind_of(package, script)]
+    args = index + 1
+    if manager == "npm":
+        # npm keeps what stands before `--` for itself.
+        args = argv.index("--", args) + 1 if "--" in argv[args:] else len(argv)
+    return Recognised(
+        argv=argv,
+        args=args,
+        kind=kind,
+        folder=package.dir,
+        variables={},
+        start=start,
+        package=package,
+        script=script,
+        manager=manager,
+    )
+
+
+def _launcher(argv: list[str], start: int, index: int, cwd: str) -> Recognised | None:
+    """Return what npx, or `pnpm exec`, starts at the first word from ``index`` on that is no option."""
+    while index < len(argv) and argv[index].startswith("-"):
+        if argv[index] not in HARMLESS:
+            return None
+        index += 1
+    found = _program(argv, start, index, cwd) if index < len(argv) else None
+    if found is None or found.program is None:
+        return None
+    # A version (`next@canary`) is one that the caller wants instead of the installed one.
+    return found if "@" in argv[index] else found.replace(local=True)
+
+
+def _program(argv: list[str], start: int, index: int, cwd: str) -> Recognised | None:
+    found = _kind_of_program(argv, index)
+    if found is None:
+        return None
+    kind, program = found
+    following = argv[index + 1 : index + 2]
+    args = index + 2 if following and following[0] in kind.programs[program] else index + 1
+    return Recognised(
+        argv=argv,
+        args=args,
+        kind=kind,
+        folder=os.path.realpath(os.path.join(cwd, positional(argv[args:], kind))),
+        variables={},
+        start=start,
+        program=program,
+        at=index,
+    )
+
+
+def _kind_of_program(argv: list[str], index: int) -> tuple[Kind, str] | None:
+    program = os.path.basename(argv[index]).partition("@")[0]
+    following = argv[index + 1] if index + 1 < len(argv) else ""
+    for kind in SERVERS:
+        subcommands = kind.programs.get(program, ())
+        if following in subcommands or (
+            "" in subcommands and following.startswith("-") and following != "--"
+        ):
+            return kind, program
+    return None
+
+
+def positional(args: list[str], kind: Kind) -> str:
+    """Return the folder among a server's arguments, or "" where none is named."""
+    skip = False
+    for word in args:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            skip = word in kind.value_flags or word in kind.port_flags
+        else:
+            return word
+    return ""
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "are none"
+    return ("is " if len(names) == 1 else "are ") + ", ".join(f"`{name}`" for name in names)
