@@ -130,7 +130,8 @@ def claim_stop(
     """
     Return the claim in force on a live generation: `claim`, or that of a holder who is not proven dead.
 
-    Invariant: at most one claim per generation; it passes on only from `dead_holder`.
+    Invariant: at most one claim per generation; it passes on only from `dead_holder`, or from a restart to a
+    stop, which is the stronger wish. One process may stop from several threads, so its own claim counts too.
     """
     found = db.execute(
         "SELECT stop, project, session, leader FROM runs WHERE id = ? AND generation = ? AND live = 1",
@@ -140,7 +141,8 @@ def claim_stop(
         return None
     [(text, project, session, leader)] = found
     held = claim_from(text)
-    if held is not None and held.by not in (claim.by, dead_holder):
+    outranked = held is not None and held.purpose == "restart" and claim.purpose == "stop"
+    if held is not None and held.by != dead_holder and not outranked:
         return held
     state = State.RESTARTING if claim.purpose == "restart" else State.STOPPING
     db.execute("UPDATE runs SET stop = ?, state = ? WHERE id = ?", (claim_text(claim), state.value, server))
@@ -158,6 +160,15 @@ def claim_stop(
             at=claim.since,
         )
     return claim
+
+
+def unclaim(db: Database, server: str, generation: int, claim: StopClaim) -> bool:
+    """Give a claim back whose stop has failed: the server is not well, and the next may try."""
+    found = db.execute(
+        "UPDATE runs SET stop = NULL, state = ? WHERE id = ? AND generation = ? AND live = 1 AND stop = ? RETURNING id",
+        (State.UNHEALTHY.value, server, generation, claim_text(claim)),
+    ).fetchall()
+    return bool(found)
 
 
 # -- its end ----------------------------------------------------------------------------------------
@@ -275,6 +286,8 @@ def regenerate(
     row = read(db, server)
     if row is None or row.generation != generation or row.ended_at is not None:
         return None
+    if row.stop is None or row.stop.purpose != "restart":
+        return None  # a stop has come meanwhile
     now = now_ms()
     remember(db, row.replace(state=State.STOPPED, reason="restart", ended_at=now))
     following = next_generation(db)

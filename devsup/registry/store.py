@@ -341,6 +341,12 @@ class Registry:
             lambda db: frozen.claim_stop(db, id, generation, claim, dead_holder), write=True, frozen=True
         )
 
+    def unclaim(self, id: str, generation: int, claim: StopClaim) -> bool:
+        """Give back a claim whose stop has failed; the server is `unhealthy` then."""
+        return bool(
+            self._run(lambda db: frozen.unclaim(db, id, generation, claim), write=True, frozen=True, single=True)
+        )
+
     def finish(
         self,
         id: str,

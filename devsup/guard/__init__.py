@@ -1,0 +1,13 @@
+"""
+The guard: one small process per server that starts it, knows its tree, sees it ready, sees its exit, stops it.
+
+* ``__main__``  detaches from the caller before anything else is loaded
+* ``spawn``     how a caller starts a guard (the only part that runs outside one)
+* ``job``       what a guard was asked to run, as a file
+* ``table``     the states, and what each event does in each of them
+* ``launch``    the child is recorded before it runs
+* ``watch``     readiness, as timers and descriptors of the guard's loop
+* ``loop``      one `poll()` over signals, processes, probes and timers
+
+A guard loads all it needs before it claims its server: its own package may be removed while it runs.
+"""

@@ -1,0 +1,77 @@
+"""
+What a guard was asked to run, as a file in the state folder: written before the guard starts, never changed after.
+
+It never holds the environment. The registry is rebuilt from these files when it is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Job", "read", "remove", "write"]
+
+
+class Job(Record):
+    """Everything but the environment. ``port`` is the port asked for; ``probe`` the kind's readiness data."""
+
+    id: str
+    generation: int
+    home: str
+    scope: str
+    netns: str
+    project: str
+    session: str
+    app: str | None
+    kind: str
+    cwd: str
+    command: list[str]
+    executable: str
+    port: int | None
+    default_port: int | None
+    folder: str | None
+    probe: dict[str, Any]
+    log: str
+    owner: str | None
+    started_at: int
+
+
+def write(path: str, job: Job) -> None:
+    """Write ``job`` so that a reader sees all of it or nothing."""
+    temporary = f"{path}.{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(job.asdict()).encode())
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def read(path: str) -> Job:
+    """
+    Return the job at ``path``.
+
+    :raises OSError: there is none
+    :raises ValueError: it is damaged, or of another version
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        fields = json.load(file)
+    try:
+        return Job(**{name: fields[name] for name in Job._fields})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"`{path}` is no job: {error}") from error
+
+
+def remove(path: str) -> None:
+    """Remove the job, where it is still there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

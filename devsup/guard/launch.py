@@ -1,0 +1,115 @@
+"""
+Start the server so that it runs only once it is recorded.
+
+The child waits on a pipe (the gate) for one byte before it executes anything. End of file instead means that
+its guard died or changed its mind, and it ends. Killed anywhere, no server can run that no row names.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devsup.guard.job import Job
+
+__all__ = ["ExecFailed", "Gated", "fork"]
+
+#: Exit status of a child that could not execute its command; shells use it for "not found".
+_EXEC_FAILED = 127
+#: Seconds for `execve` itself: only a hanging network filesystem takes this long.
+_EXEC_TIMEOUT = 20.0
+
+
+class ExecFailed(Exception):
+    """The command could not be executed."""
+
+    def __init__(self, code: int, doing: str) -> None:
+        super().__init__(f"{doing}: {os.strerror(code)}")
+
+
+class Gated(Record):
+    """A forked child that waits to be let go."""
+
+    pid: int
+    gate: int
+    report: int
+
+    def release(self) -> None:
+        """
+        Let the child execute its command; return when it does.
+
+        :raises ExecFailed: it could not; the child has ended
+        """
+        os.write(self.gate, b"g")
+        os.close(self.gate)
+        poll = select.poll()
+        poll.register(self.report, select.POLLIN)
+        poll.poll(_EXEC_TIMEOUT * 1e3)
+        os.set_blocking(self.report, False)
+        try:
+            report = os.read(self.report, 64)
+        except BlockingIOError:
+            report = b""
+        os.close(self.report)
+        if report:
+            code, _, doing = report.decode().partition(" ")
+            raise ExecFailed(int(code), doing)
+
+    def abandon(self) -> None:
+        """Make the child end without having run anything."""
+        os.close(self.gate)
+        os.close(self.report)
+        os.waitpid(self.pid, 0)
+
+
+def fork(job: Job, environ: dict[bytes, bytes], log: int) -> Gated:
+    """Fork the server's first process; it waits at the gate, in a session of its own, with its log in place."""
+    gate_read, gate_write = os.pipe()
+    report_read, report_write = os.pipe()
+    # Until the child has reset its handlers a signal would run the guard's, and wake the guard by their pipe.
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = os.fork()
+    if pid == 0:
+        os.close(gate_write)
+        _become_the_server(job, environ, log, gate_read, report_write)
+    signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    os.close(gate_read)
+    os.close(report_write)
+    return Gated(pid, gate_write, report_read)
+
+
+def _become_the_server(job: Job, environ: dict[bytes, bytes], log: int, gate: int, report: int) -> None:
+    doing = "cannot start"
+    try:
+        os.setsid()
+        _reset_signals()
+        null = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        if os.read(gate, 1) != b"g":
+            os._exit(0)
+        doing = f"cannot enter `{job.cwd}`"
+        os.chdir(job.cwd)
+        doing = f"cannot execute `{job.executable}`"
+        os.execve(job.executable, job.command, environ)  # noqa: S606 - no shell is wanted
+    except OSError as error:
+        os.write(report, f"{error.errno} {doing}".encode())
+    finally:
+        os._exit(_EXEC_FAILED)
+
+
+def _reset_signals() -> None:
+    # Python ignores SIGPIPE and SIGXFSZ, a shell's background job ignores SIGINT, and both would be inherited.
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        try:
+            signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,0 +1,480 @@
+"""
+The guard at work: one `poll()` over signals, processes, probes and timers, from the claim to the end.
+
+One thread. The registry is the only thing shared with others, and every write to it names the generation, so a
+write that comes too late changes nothing. A signal only says "look at your row": what is asked stands there.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sqlite3
+import sys
+import time
+
+from devsup import identity, shutdown, system, tree as trees
+from devsup.clock import now_ms
+from devsup.errors import DevsupError
+from devsup.guard import job as jobs, launch
+from devsup.guard.spawn import ADOPT
+from devsup.guard.table import TRANSITIONS, Happening
+from devsup.guard.watch import Watch
+from devsup.models import Identity, State
+from devsup.paths import Home
+from devsup.readiness import Found, url_of
+from devsup.registry import Registry
+from devsup.tree import MARKER, Marker, Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from devsup.guard.job import Job
+    from devsup.shutdown import Ended
+
+__all__ = ["Guard", "main"]
+
+#: Seconds after which a command without a port counts as running.
+LIVED_AFTER = 1.0
+#: Seconds that the rest of a tree gets to serve after its leader ended with 0 before it was ready.
+LEADER_SETTLE = 2.0
+#: Seconds for a listener to be replaced (Next.js takes 0.2 when its configuration changes) before `unhealthy`.
+REPLACE_WITHIN = 3.0
+#: The same where the leader has ended too: what is left is then on its way out.
+REPLACE_WITHOUT_LEADER = 1.0
+#: Pauses between tries to write the end of a server to a registry that cannot be written.
+_WRITE_PAUSES = (0.1, 0.5, 2.0, 5.0)
+#: Poll interval for processes where the system gives no descriptor for them.
+_WITHOUT_PIDFD = 1.0
+
+_UP_STATES = (State.STARTING, State.RUNNING, State.READY, State.UNHEALTHY)
+_WAKE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
+
+
+class Guard:
+    """One server's guard. `run` returns the guard's own exit status."""
+
+    def __init__(self, job: Job, *, adopt: bool) -> None:
+        self.job = job
+        self.home = Home(job.home)
+        self.registry = Registry(self.home)
+        self.adopt = adopt
+        self.generation = job.generation
+        self.state = State.STARTING
+        self.me = identity.me()
+        self.leader: Identity | None = None
+        #: (exit code, signal) of the leader, once it has ended; it stays unreaped until the tree is gone.
+        self.left: tuple[int | None, int | None] | None = None
+        self.left_at = 0.0
+        self.was_up = False
+        self.launched_at = 0.0
+        self.lost_at: float | None = None
+        self.listener: Found | None = None
+        self.handles: dict[str, int] = {}
+        self.asked_to_stop = False
+        self.pipe: int | None = 3
+        self.wake_read, self.wake_write = os.pipe()
+        self.watch = Watch(job, self.tree, adopt=adopt)
+
+    def run(self) -> int:
+        """Guard from the claim to the end of the server."""
+        self._listen_to_signals()
+        if self.adopt:
+            if not self._take_over():
+                return 0
+        else:
+            if not self.registry.claim(self.job.id, self.generation, self.me):
+                return 0  # the caller died or was stopped, and the reservation went to somebody else
+            self._say("c")
+            if not self._launch():
+                return 0
+        self._say("l")
+        while self.state not in (State.STOPPED, State.EXITED, State.CRASHED):
+            self._turn()
+        return 0
+
+    # -- the loop ---------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        poll.register(self.wake_read, select.POLLIN)
+        for handle in self.handles.values():
+            poll.register(handle, select.POLLIN)
+        for fd, events in self.watch.fds():
+            poll.register(fd, events)
+        ready = {fd for fd, _ in poll.poll(self._timeout())}
+        if self.wake_read in ready:
+            self._hear()
+        self._reap()
+        self._see_leader()
+        if self.asked_to_stop:
+            self._obey()
+            return
+        found = self.watch.advance(ready)
+        if found is not None:
+            self._serve(found)
+        self._see_listener(ready)
+        self._keep_time()
+
+    def _timeout(self) -> float | None:
+        """Milliseconds until something is due; None for ever."""
+        times = [self.watch.due]
+        if self.state is State.STARTING and self._is_portless():
+            times.append(self.launched_at + LIVED_AFTER)
+        if self.left is not None and not self.was_up:
+            times.append(self.left_at + LEADER_SETTLE)
+        if self.lost_at is not None and (self.state is State.READY or self.left is not None):
+            times.append(self._lost_deadline())
+        due = [when for when in times if when is not None]
+        if not system.CAPABILITIES.pidfd:
+            due.append(time.monotonic() + _WITHOUT_PIDFD)
+        return max(0.0, min(due) - time.monotonic()) * 1e3 + 1 if due else None
+
+    def _hear(self) -> None:
+        for number in os.read(self.wake_read, 256):
+            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                self.asked_to_stop = True
+            elif number == signal.SIGUSR1 and self.state in (State.RUNNING, State.UNHEALTHY):
+                self.watch.restart()
+
+    def _see_leader(self) -> None:
+        if self.leader is None or self.left is not None:
+            return
+        if self.adopt:
+            if not identity.is_gone(self.leader):
+                return
+            self.left = (None, None)  # not our child: nobody tells us how it ended
+        else:
+            try:
+                how = os.waitid(os.P_PID, self.leader.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            except ChildProcessError:
+                self.left = (None, None)
+            else:
+                if how is None:
+                    return
+                exited = how.si_code == os.CLD_EXITED
+                self.left = (how.si_status, None) if exited else (None, how.si_status)
+        self.left_at = time.monotonic()
+        self._forget_handle("leader")
+        _log(f"leader {self.leader.pid} ended: exit code {self.left[0]}, signal {self.left[1]}")
+
+    def _see_listener(self, ready: set[int]) -> None:
+        if self.listener is None or self.state not in (State.READY, State.UNHEALTHY):
+            return
+        handle = self.handles.get("listener")
+        gone = handle in ready if handle is not None else not _lives(self.listener.pid)
+        if gone and self.lost_at is None and self.watch.due is None:
+            self._forget_handle("listener")
+            self.lost_at = time.monotonic()
+            self.watch.restart()
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if self.left is not None:
+            self._judge_exit(now)
+        if self.state is State.STARTING and self._is_portless() and now >= self.launched_at + LIVED_AFTER:
+            self._become(Happening.LIVED)
+            self.was_up = True
+            self.watch.relax()
+            self._say("r")
+        if self.lost_at is not None and now >= self._lost_deadline() and self.state is State.READY:
+            self._become(Happening.LISTENER_LOST, event="unhealthy", reason="nothing listens any more")
+
+    def _judge_exit(self, now: float) -> None:
+        """Decide what the leader's end means; without a leader the rest of the tree may still serve."""
+        assert self.left is not None
+        code, number = self.left
+        rest = self._members()
+        clean = self._is_portless() and code == 0
+        if self.state is State.READY and self.lost_at is None and rest:
+            return  # npm killed by hand, say: its tree serves on
+        if rest and clean:
+            return  # it has put itself into the background
+        if rest and self.lost_at is not None and now < self._lost_deadline():
+            return
+        if rest and not self.was_up and code == 0 and now < self.left_at + LEADER_SETTLE:
+            return
+        self._sweep(Happening.LEFT_CLEAN if clean else Happening.LEFT, code, number)
+
+    def _lost_deadline(self) -> float:
+        assert self.lost_at is not None
+        return self.lost_at + (REPLACE_WITHIN if self.left is None else REPLACE_WITHOUT_LEADER)
+
+    # -- what happens -----------------------------------------------------------------------------------------
+
+    def _launch(self) -> bool:
+        job = self.job
+        log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        child = launch.fork(job, self._environ(), log)
+        os.close(log)
+        leader = identity.of(child.pid)
+        self.leader = leader
+        self.launched_at = time.monotonic()
+        if leader is None or not self.registry.record_child(job.id, self.generation, leader, guard=self.me):
+            child.abandon()
+            self.leader = None
+            self._end(State.STOPPED, ended=None, reason="stopped before it ran")
+            return False
+        try:
+            child.release()
+        except launch.ExecFailed as error:
+            _log(str(error))
+            with open(job.log, "a", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(f"devsup: {error}\n")
+            self._sweep(Happening.LEFT, 127, None)
+            return False
+        self._watch_process("leader", leader)
+        return True
+
+    def _take_over(self) -> bool:
+        row = self.registry.row(self.job.id)
+        if row is None or row.guard is None:
+            return False
+        if not self.registry.claim(row.id, row.generation, self.me, instead_of=row.guard):
+            return False
+        self.generation = row.generation
+        self.leader = row.leader
+        self.state = row.state if row.state in _UP_STATES else State.STARTING
+        self.was_up = self.state is not State.STARTING
+        self.launched_at = time.monotonic()
+        if self.leader is not None:
+            self._watch_process("leader", self.leader)
+        self._say("c")
+        return True
+
+    def _serve(self, found: Found) -> None:
+        """Record where the tree serves: for the first time, or after its listener was replaced."""
+        again = self.state is State.READY
+        self.listener = found
+        self.lost_at = None
+        who = identity.of(found.pid)
+        if who is not None:
+            self._watch_process("listener", who)
+        self.was_up = True
+        url = url_of(found.listener, found.scheme)
+        place: dict[str, Any] = {
+            "port": found.listener.port,
+            "url": url,
+            "listener_pid": found.pid,
+            "listener_inode": found.listener.inode,
+        }
+        if again:
+            self.registry.update(self.job.id, self.generation, **place)
+        else:
+            self._become(Happening.SERVING, event="ready", ready_at=now_ms(), **place)
+        self._say("r")
+
+    def _obey(self) -> None:
+        self.asked_to_stop = False
+        row = self.registry.row(self.job.id)
+        claim = row.stop if row is not None and row.generation == self.generation else None
+        if claim is not None and claim.purpose == "restart":
+            if TRANSITIONS[self.state][Happening.RESTART] is not None:
+                self._restart(grace=claim.grace)
+            return
+        grace = claim.grace if claim is not None else shutdown.DEFAULT_GRACE
+        if claim is None:
+            self._become(Happening.STOP, event="stopping", reason="signal")
+        self.state = State.STOPPING
+        ended = self._shut_down(grace=grace, sweep=claim is not None and claim.sweep)
+        by = f"pid {claim.by.pid}" if claim is not None else "signal"
+        self._end(State.STOPPED, ended=ended, reason="stop" if claim is not None else "signal", by=by)
+
+    def _restart(self, *, grace: float) -> None:
+        self.state = State.RESTARTING
+        ended = self._shut_down(grace=grace, sweep=False)
+        if ended.survivors:
+            self._end(State.STOPPED, ended=ended, reason="restart")
+            return
+        row = self.registry.regenerate(self.job.id, self.generation, self._log_of)
+        if row is None:
+            self._end(State.STOPPED, ended=ended, reason="stop")  # a stop came while it went down
+            return
+        self._reap_leader()
+        self.generation = row.generation
+        self.job = self.job.replace(generation=row.generation, log=row.log)
+        jobs.write(self.home.job(self.job.id), self.job)
+        self.left, self.listener, self.lost_at, self.was_up = None, None, None, False
+        self.watch.stop()
+        self.watch = Watch(self.job, self.tree, adopt=False)
+        self.state = State.STARTING
+        self.adopt = False
+        self._launch()
+
+    def _sweep(self, happening: Happening, code: int | None, number: int | None) -> None:
+        """The server has ended by itself: end what is left of its tree and record that."""
+        state = TRANSITIONS[self.state][happening]
+        if state is None:
+            return
+        ended = self._shut_down(grace=shutdown.DEFAULT_GRACE, sweep=False)
+        how = f"exit code {code}" if number is None else f"signal {number}"
+        self._end(state, ended=ended, reason=how if code is not None or number is not None else "ended", keep=self.was_up,
+                  code=code, number=number)  # fmt: skip
+
+    def _shut_down(self, *, grace: float, sweep: bool) -> Ended:
+        self.watch.stop()
+        group = self.leader if not self.adopt else None
+        port = self.listener.listener.port if self.listener is not None else self.job.port
+        ended = shutdown.end(self.tree(), grace=grace, sweep=sweep, port=port, group=group, reap=self._reap)
+        self._see_leader()
+        return ended
+
+    def _end(
+        self,
+        state: State,
+        *,
+        ended: Ended | None,
+        reason: str,
+        by: str | None = None,
+        keep: bool = False,
+        code: int | None = None,
+        number: int | None = None,
+    ) -> None:
+        """Write the end; only then is the leader's number given back to the kernel."""
+        if ended is not None and ended.survivors:
+            # It is not over, and saying so would be a lie: the row stays, and who asked for the stop tries once
+            # more without a guard.
+            _log(f"survivors: {ended.survivors}")
+            self.state = state
+            self._close_pipe()
+            return
+        if self.left is not None and code is None and number is None:
+            code, number = self.left
+        outcome = _plain(ended)
+        for pause in (*_WRITE_PAUSES, None):
+            try:
+                self.registry.finish(
+                    self.job.id, self.generation, state=state, exit_code=code, signal=number, reason=reason,
+                    by=by, outcome=outcome, keep=keep, at=now_ms(),
+                )  # fmt: skip
+                break
+            except (DevsupError, sqlite3.Error, OSError) as error:
+                _log(f"cannot write the end: {error}")
+                if pause is not None:
+                    time.sleep(pause)
+        jobs.remove(self.home.job(self.job.id))
+        self._reap_leader()
+        self.state = state
+        self._close_pipe()
+
+    def _become(self, happening: Happening, **fields: Any) -> None:
+        state = TRANSITIONS[self.state][happening]
+        if state is None:
+            return
+        try:
+            self.registry.update(self.job.id, self.generation, state=state, **fields)
+        except (DevsupError, sqlite3.Error, OSError) as error:
+            _log(f"cannot write `{state.value}`: {error}")
+        self.state = state
+
+    # -- processes --------------------------------------------------------------------------------------------
+
+    def tree(self) -> Tree:
+        """Return the server's tree as this guard knows it."""
+        parent = None if self.adopt else self.me.pid
+        return Tree(self.job.id, self.leader, parent, self.watch.helpers)
+
+    def _members(self) -> list[system.ProcessInfo]:
+        tree = self.tree()
+        infos = trees.members(tree, full=tree.parent is None)
+        left = trees.kept(tree, infos)
+        return [info for info in infos if info.pid not in left]
+
+    def _reap(self) -> None:
+        """Collect dead orphans by pid; the leader last, and helpers by whoever started them."""
+        for pid in system.children(self.me.pid):
+            if (self.leader is None or pid != self.leader.pid) and pid not in self.watch.helpers:
+                try:
+                    os.waitpid(pid, os.WNOHANG)
+                except ChildProcessError:
+                    continue
+
+    def _reap_leader(self) -> None:
+        if self.leader is not None and not self.adopt:
+            try:
+                os.waitpid(self.leader.pid, os.WNOHANG)
+            except ChildProcessError:
+                return
+
+    def _watch_process(self, name: str, who: Identity) -> None:
+        self._forget_handle(name)
+        if system.CAPABILITIES.pidfd:
+            handle = identity.wait_handle(who)
+            if handle is not None:
+                self.handles[name] = handle
+
+    def _forget_handle(self, name: str) -> None:
+        handle = self.handles.pop(name, None)
+        if handle is not None:
+            os.close(handle)
+
+    # -- the outside ------------------------------------------------------------------------------------------
+
+    def _environ(self) -> dict[bytes, bytes]:
+        job = self.job
+        environ = dict(os.environb)
+        marker = Marker(job.home, job.project, job.session, job.id, self.generation)
+        environ[MARKER.encode()] = os.fsencode(str(marker))
+        return environ
+
+    def _log_of(self, generation: int) -> str:
+        return self.home.log(self.job.project, self.job.session, generation)
+
+    def _is_portless(self) -> bool:
+        return self.job.port is None and not self.job.probe.get("http")
+
+    def _listen_to_signals(self) -> None:
+        for fd in (self.wake_read, self.wake_write):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        for number in _WAKE:
+            signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _say(self, step: str) -> None:
+        if self.pipe is None:
+            return
+        try:
+            os.write(self.pipe, step.encode())
+        except OSError:
+            self._close_pipe()  # nobody listens any more
+        if step == "r":
+            self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        if self.pipe is not None:
+            os.close(self.pipe)
+            self.pipe = None
+
+
+def _plain(ended: Ended | None) -> dict[str, object] | None:
+    if ended is None:
+        return None
+    plain = ended.asdict()
+    for name in ("survivors", "left_running"):
+        plain[name] = [member.asdict() for member in plain[name]]
+    return plain
+
+
+def _lives(pid: int) -> bool:
+    info = system.process(pid)
+    return info is not None and info.state not in "ZX"
+
+
+def _log(text: str) -> None:
+    os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n".encode(errors="replace"))
+
+
+def main(argv: list[str]) -> int:
+    """Guard the server that ``argv`` (HOME, ID, GENERATION, MODE) names; the guard's log is on descriptor 2."""
+    home, server, _, mode, *_ = argv
+    system.become_subreaper()
+    job = jobs.read(Home(home).job(server))
+    system.set_title(f"devsup {job.app or job.session}")
+    return Guard(job, adopt=mode == ADOPT).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

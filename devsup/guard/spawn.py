@@ -1,0 +1,92 @@
+"""
+Start a guard process; used by `start` and `restart`, with the session lock held.
+
+The guard comes by exec, so it inherits no lock; it closes every other descriptor first of all, so a caller
+whose pipes are read to their end is not held up by it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+from devsup.errors import InternalError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from devsup.guard.job import Job
+
+__all__ = ["ADOPT", "START", "Hearing", "spawn"]
+
+START = "start"
+#: Take over a living server whose guard has died.
+ADOPT = "adopt"
+
+_PIPE = 3
+
+
+class Hearing:
+    """The caller's end of the guard's pipe. Steps: ``c`` claimed, ``l`` launched, ``r`` ready or running."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.steps = ""
+        self.ended = False
+
+    def __enter__(self) -> Hearing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def wait(self, step: str, deadline: float) -> bool:
+        """Wait until ``step`` was heard (True), or the guard has closed the pipe or the deadline is over (False)."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        while step not in self.steps and not self.ended:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1e3):
+                return False
+            heard = os.read(self._fd, 16)
+            self.steps += heard.decode()
+            self.ended = not heard
+        return step in self.steps
+
+
+def spawn(job: Job, environ: Mapping[str, str], *, mode: str, log: str) -> Hearing:
+    """
+    Start the guard of ``job`` with the environment that its server shall have.
+
+    :raises InternalError: the interpreter cannot be started
+    """
+    main = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+    # `ps` shows the label; the guard itself reads only the first four.
+    label = f"{job.session} of {job.project}"
+    argv = [sys.executable, "-I", "-S", main, job.home, job.id, str(job.generation), mode, label]
+    read, write = os.pipe()
+    if write == _PIPE:
+        # Duplicating a descriptor onto itself leaves it close-on-exec.
+        write, spare = os.dup(write), write
+        os.close(spare)
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+        (os.POSIX_SPAWN_DUP2, write, _PIPE),
+    ]
+    try:
+        pid = os.posix_spawn(sys.executable, argv, environ, file_actions=actions, setsigmask=())
+    except OSError as error:
+        os.close(read)
+        raise InternalError(f"cannot start the guard with `{sys.executable}`: {error.strerror}") from error
+    finally:
+        os.close(write)
+    try:
+        os.waitpid(pid, 0)  # it forks and ends at once; the guard itself is nobody's child
+    except ChildProcessError:
+        pass  # the embedding program collects all children itself
+    return Hearing(read)

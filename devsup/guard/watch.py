@@ -1,0 +1,205 @@
+"""
+Readiness as part of the guard's loop: when to look next, which descriptors to wait on, what was found.
+
+It never blocks. A look finds the tree's listening socket; kinds with an HTTP check then get one request; others
+must hold the socket for a moment, since a port test opens one too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+
+from devsup import readiness, system
+from devsup.readiness import Found
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devsup.guard.job import Job
+    from devsup.readiness import Answer, Probe
+    from devsup.tree import Tree
+
+__all__ = ["Watch"]
+
+#: A socket must be there this long where no HTTP answer proves it. Expo's port test holds one for some ms; the
+#: stand-in of the tests for 20.
+_SETTLE = 0.06
+#: Pause after a probe that was refused or said "not yet".
+_ASK_AGAIN = 0.05
+#: (seconds since the start, pause between looks): a look costs about half a millisecond.
+_PACE = ((2.0, 0.015), (10.0, 0.03), (60.0, 0.1), (float("inf"), 0.5))
+#: Longest pause where nothing says that the command will ever listen.
+_IDLE_PACE = 60.0
+
+
+class Watch:
+    """Looks for the tree's server until it is found; `restart` begins again."""
+
+    def __init__(self, job: Job, tree: Callable[[], Tree], *, adopt: bool) -> None:
+        self._job = job
+        self._tree = tree
+        #: Sockets that listened before the server started are not its own.
+        self._strangers = frozenset() if adopt else frozenset(one.inode for one in system.listeners())
+        paths = job.probe.get("http") or []
+        self._paths: list[str] = list(paths)
+        self._asked = 0
+        self.helpers: frozenset[int] = frozenset()
+        self._probe: Probe | None = None
+        self._candidate: Found | None = None
+        self._candidate_since = 0.0
+        self._deadline = 0.0
+        self.due: float | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Look again from now on."""
+        self._drop()
+        self._candidate = None
+        self._began = time.monotonic()
+        self._slow = 0.0
+        self.due = self._began
+
+    def relax(self) -> None:
+        """Look ever more seldom: nothing says that this command will listen at all."""
+        self._slow = self._slow or 0.1
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._drop()
+        self.due = None
+
+    def fds(self) -> list[tuple[int, int]]:
+        """Return the descriptors to wait on, with their events."""
+        return [(self._probe.fd, self._probe.events)] if self._probe is not None else []
+
+    def advance(self, ready: set[int]) -> Found | None:
+        """Go on: ``ready`` are the descriptors that are. Returns what serves, once."""
+        now = time.monotonic()
+        if self._probe is not None:
+            if self._probe.fd in ready:
+                answer = self._probe.step()
+                if answer is not None:
+                    return self._judge(answer)
+            elif now >= self._deadline:
+                self._asked += 1
+                self._again(0.0)
+            return None
+        if self.helpers:
+            return self._ask_helper(now)
+        if self.due is not None and now >= self.due:
+            return self._look(now)
+        return None
+
+    def _look(self, now: float) -> Found | None:
+        job = self._job
+        found = readiness.find(
+            self._tree(), asked=job.port, log=job.log, strangers=self._strangers, default=job.default_port
+        )
+        self.due = now + self._pace(now)
+        if found is None:
+            self._candidate = None
+            return None
+        if self._candidate is None or self._candidate.listener.inode != found.listener.inode:
+            self._candidate, self._candidate_since = found, now
+        if not self._paths:
+            if now - self._candidate_since >= _SETTLE:
+                return self._accept(found)
+            self.due = self._candidate_since + _SETTLE
+            return None
+        self._candidate = found
+        if found.scheme == "https":
+            self._start_helper(found)
+        else:
+            path = self._paths[self._asked % len(self._paths)]
+            whole = bool(job.probe.get("body"))
+            self._probe = readiness.Probe(found.listener, path, whole_body=whole)
+            self._deadline = self.due = now + readiness.PROBE_TIMEOUT
+        return None
+
+    def _pace(self, now: float) -> float:
+        if self._slow:
+            self._slow = min(self._slow * 2, _IDLE_PACE)
+            return self._slow
+        return next(pause for until, pause in _PACE if now - self._began < until)
+
+    def _judge(self, answer: Answer) -> Found | None:
+        found = self._candidate
+        self._drop()
+        if answer.status and found is not None and self._is_ours(answer):
+            if readiness.still_listens(found.listener.inode):
+                return self._accept(found)
+        elif answer.tls and found is not None:
+            self._start_helper(found.replace(scheme="https"))
+            return None
+        self._again(_ASK_AGAIN)
+        return None
+
+    def _is_ours(self, answer: Answer) -> bool:
+        probe = self._job.probe
+        body = probe.get("body")
+        if body and body.encode() not in answer.body:
+            return False
+        name = probe.get("root_header")
+        root = readiness.header(answer.headers, name) if name else None
+        if root is None:
+            return True
+        return os.path.realpath(_unquoted(root)) == os.path.realpath(self._job.cwd)
+
+    def _start_helper(self, found: Found) -> None:
+        self._candidate = found
+        path = self._paths[self._asked % len(self._paths)]
+        argv = readiness.tls_helper_argv(sys.executable, found.listener, path)
+        null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
+        environ = {"PATH": os.environ.get("PATH", "")}
+        pid = os.posix_spawn(argv[0], argv, environ, file_actions=null, setsigmask=())
+        self.helpers = frozenset((pid,))
+        self._deadline = time.monotonic() + 2 * readiness.PROBE_TIMEOUT
+        self.due = time.monotonic() + _ASK_AGAIN
+
+    def _ask_helper(self, now: float) -> Found | None:
+        (pid,) = self.helpers
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if not ended:
+            if now >= self._deadline:
+                os.kill(pid, 9)  # our own child, unreaped: the number is still its own
+                os.waitpid(pid, 0)
+                self.helpers = frozenset()
+            self.due = now + _ASK_AGAIN
+            return None
+        self.helpers = frozenset()
+        found = self._candidate
+        if status == 0 and found is not None and readiness.still_listens(found.listener.inode):
+            return self._accept(found)
+        self._again(_ASK_AGAIN)
+        return None
+
+    def _accept(self, found: Found) -> Found:
+        self.stop()
+        return found
+
+    def _again(self, pause: float) -> None:
+        self._drop()
+        self.due = time.monotonic() + pause
+
+    def _drop(self) -> None:
+        if self._probe is not None:
+            self._probe.close()
+            self._probe = None
+        for pid in self.helpers:
+            try:
+                os.kill(pid, 9)
+                os.waitpid(pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                continue
+        self.helpers = frozenset()
+
+
+def _unquoted(text: str) -> str:
+    # `urllib.parse` would cost the guard 3 ms for these lines.
+    return re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes((int(match[1], 16),)), text.encode()).decode(
+        errors="surrogateescape"
+    )

@@ -1,0 +1,308 @@
+"""
+One object, one method a use case; the CLI and other programs call the same ones.
+
+A `Supervisor` keeps nothing but where it looks (project and state folder), so any number of them, in any number
+of threads and processes, may work side by side. The modules of each use case are loaded when it is called: a
+`list` does not pay for `start`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from devsup import identity, system
+from devsup.errors import NotFound, NotReady, UsageError
+from devsup.models import (
+    LogPage,
+    Row,
+    Server,
+    ServerList,
+    StartResult,
+    State,
+    StatusResult,
+    StopResult,
+    StopResults,
+)
+from devsup.paths import Home, check_home, ensure_home, find_home
+from devsup.registry import Registry
+from devsup.supervisor.view import Life, life, server_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from builtins import list as List  # noqa: N812, ICN003 - `list` is a method of the class below
+
+    from devsup.models import Unmanaged
+    from devsup.supervisor.targets import Target
+    from devsup.supervisor.waiting import Progress
+
+__all__ = ["Supervisor"]
+
+#: Seconds for a whole start: lock, joining, waiting for a stop to end, readiness.
+START_TIMEOUT = 45.0
+STOP_GRACE = 5.0
+
+
+class Supervisor:
+    """
+    Starts, finds, lists and stops the development servers of a project.
+
+    ``project`` is any folder in it (the current one by default), ``home`` the state folder (see `find_home`).
+    Everything that a method raises on purpose is a `DevsupError`.
+    """
+
+    def __init__(self, project: str | None = None, home: str | None = None) -> None:
+        from devsup.apps.project import find_project  # noqa: PLC0415 - keeps `version` from loading it
+
+        self.cwd = os.path.abspath(project if project is not None else os.getcwd())
+        if not os.path.isdir(self.cwd):
+            raise UsageError(f"`{self.cwd}` is no folder", hint="devsup list --everywhere")
+        self.project = find_project(self.cwd)
+        self.home = Home(os.path.abspath(home)) if home is not None else find_home()
+        self.notes: list[str] = []
+
+    # -- start ------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        app: str | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        port: int | str | None = None,
+        timeout: float = START_TIMEOUT,
+        wait: bool = True,
+        env: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> StartResult:
+        """
+        Return the app's server: the one that runs, or a new one that is ready.
+
+        ``port`` is a number or ``"auto"``; ``env`` is added to the environment ``environ`` (the process's own by
+        default); ``timeout`` is one deadline in seconds over everything.
+
+        :raises NotFound, Ambiguous, UsageError, ConfigInvalid: there is no such app, or it cannot be told which
+        :raises MissingExecutable, MissingDependencies: it cannot run; nothing was started
+        :raises PortTaken, UnmanagedRunning: somebody else has its port or folder
+        :raises NameTaken, InsideItself, LimitReached, LockTimeout: see each
+        :raises ExitedEarly, StoppedMeanwhile: it is not there any more
+        :raises NotReady: the deadline is over; it goes on starting
+        """
+        from devsup.apps import commands  # noqa: PLC0415 - see the module's docstring
+        from devsup.supervisor.start import Starter  # noqa: PLC0415
+
+        deadline = time.monotonic() + timeout
+        environ = os.environ if environ is None else environ
+        given = [*command] if command else None
+        plan = commands.plan(
+            self.project, self.cwd, app=app, command=given, port=port, env=env, environ=environ
+        )
+        ensure_home(self.home)
+        starter = Starter(
+            self.home, plan, project=self.project, deadline=deadline, wait=wait, environ=environ,
+            given_env=env or {}, given_command=given, on_progress=on_progress,
+        )  # fmt: skip
+        result = starter.run()
+        return result.replace(notes=[*starter.registry.warnings, *result.notes])
+
+    def restart(
+        self, target: str, *, timeout: float = START_TIMEOUT, grace: float = STOP_GRACE,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> StartResult:  # fmt: skip
+        """
+        Run a server again, as it was started, and return it when it is ready.
+
+        Its guard does it, with the environment it has kept. Without a guard the caller's environment is used.
+        """
+        from devsup.supervisor.restart import restart  # noqa: PLC0415
+
+        return restart(self, target, timeout=timeout, grace=grace, on_progress=on_progress)
+
+    # -- stop -------------------------------------------------------------------------------------------------
+
+    def stop(
+        self,
+        targets: Sequence[str] = (),
+        *,
+        everything: bool = False,
+        everywhere: bool = False,
+        grace: float = STOP_GRACE,
+        sweep: bool = False,
+    ) -> StopResults:
+        """
+        Stop ``targets``, or ``everything`` that runs in this project (or ``everywhere``) at this moment.
+
+        A failure of one target is in its result and does not touch the others. ``grace`` is in seconds from
+        SIGTERM to SIGKILL; ``sweep`` also ends what the servers have started and shared with others.
+        """
+        from devsup.supervisor.stop import stop_all_of  # noqa: PLC0415
+
+        rows: list[Row] = []
+        registry = Registry(self.home)
+        if check_home(self.home) and everything:
+            scope = identity.here().key
+            rows = [
+                row
+                for row in registry.rows(scope=scope, project=None if everywhere else self.project)
+                if life(row) is not Life.FOREIGN
+            ]
+        results = stop_all_of(
+            self.home, self.project, [*targets], rows, grace=grace, sweep=sweep, everywhere=everywhere
+        )
+        return StopResults(results, [*registry.warnings, *self.notes])
+
+    # -- look -------------------------------------------------------------------------------------------------
+
+    def list(self, *, everywhere: bool = False, ended: bool = False) -> ServerList:
+        """Return the servers of this project (or ``everywhere``) as they are at one moment."""
+        registry = Registry(self.home)
+        project = None if everywhere else self.project
+        notes: list[str] = []
+        servers: list[Server] = []
+        if check_home(self.home):
+            rows, history, elsewhere = self._snapshot(registry, project, ended=ended)
+            listeners = {one.inode: one for one in system.listeners()} if rows else {}
+            servers = [server_of(row, alive, listeners) for row, alive in rows]
+            servers += [server_of(row, Life.ENDED) for row in history]
+            if elsewhere and not everywhere:
+                what = "server runs" if elsewhere == 1 else "servers run"
+                notes.append(f"{elsewhere} {what} in other projects: devsup list --everywhere")
+        return ServerList(servers, self._unmanaged(servers), [*registry.warnings, *notes])
+
+    def _snapshot(
+        self, registry: Registry, project: str | None, *, ended: bool
+    ) -> tuple[List[tuple[Row, Life]], List[Row], int]:
+        # A server may be stopped between the read and the look at its processes: its row is then gone, and it
+        # has not crashed. Such a snapshot is thrown away.
+        for _ in range(3):
+            snapshot = registry.snapshot(project=project, ended=ended)
+            rows = [(row, life(row)) for row in snapshot.rows]
+            doubtful = [row for row, alive in rows if alive in (Life.DEAD, Life.ORPHANED)]
+            if not doubtful or all(self._unchanged(registry, row) for row in doubtful):
+                break
+        return rows, snapshot.ended, snapshot.elsewhere
+
+    @staticmethod
+    def _unchanged(registry: Registry, row: Row) -> bool:
+        now = registry.row(row.id)
+        return now is not None and now.generation == row.generation and now.state is row.state
+
+    def _unmanaged(self, servers: Sequence[Server]) -> List[Unmanaged]:
+        from devsup.apps.unmanaged import find_unmanaged  # noqa: PLC0415
+
+        return find_unmanaged(self.project, self.cwd, known={server.cwd for server in servers if server.exit_code is None})
+
+    def status(self, target: str) -> StatusResult:
+        """Return one server and the processes of its tree; an ended one answers from the history."""
+        from devsup import tree as trees  # noqa: PLC0415
+        from devsup.supervisor.view import tree_of  # noqa: PLC0415
+
+        found, alive = self._find(target)
+        processes = []
+        if alive in (Life.LIVE, Life.ORPHANED):
+            infos = trees.members(tree_of(found.row), full=True)
+            processes = [{"pid": info.pid, "ppid": info.ppid, "command": trees.show(info)} for info in infos]
+        return StatusResult(server_of(found.row, alive), processes, found.notes)
+
+    def url(self, target: str) -> dict[str, str | int | None]:
+        """
+        Return where a server answers: ``{"url", "port"}``.
+
+        :raises NotReady: it does not listen yet
+        """
+        found, alive = self._find(target)
+        server = server_of(found.row, alive)
+        name = server.app or server.session
+        if alive in (Life.ENDED, Life.DEAD):
+            raise NotFound(f"`{server.session}` does not run ({server.state.value})", hint=f"devsup start {name}")
+        if server.url is None:
+            raise NotReady(f"`{server.session}` does not listen yet", hint=f"devsup wait {name}")
+        if alive is Life.LIVE:
+            Registry(self.home).touch(server.id)
+        return {"url": server.url, "port": server.port}
+
+    def wait(
+        self, target: str, *, gone: bool = False, timeout: float = START_TIMEOUT,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> StartResult:  # fmt: skip
+        """Wait until a server is ready, or ``gone``; the errors are those of `start`."""
+        from devsup.supervisor import ready  # noqa: PLC0415
+        from devsup.supervisor.waiting import Ticker  # noqa: PLC0415
+
+        began = time.monotonic()
+        found, alive = self._find(target)
+        row = found.row
+        registry = Registry(self.home)
+        ticker = Ticker(on_progress)
+        if gone:
+            row, alive = ready.follow_down(registry, row, alive, deadline=began + timeout, ticker=ticker)
+        elif alive in (Life.ENDED, Life.DEAD):
+            raise NotFound(
+                f"`{row.session}` does not run ({row.state.value})", hint=f"devsup start {row.app or row.session}"
+            )
+        elif alive is not Life.FOREIGN and row.state not in (State.RUNNING, State.READY):
+            row = ready.follow_guarded(registry, row, deadline=began + timeout, ticker=ticker)
+            alive = life(row)
+        waited = round((time.monotonic() - began) * 1e3)
+        return StartResult(server_of(row, alive), reused=True, waited_ms=waited, notes=found.notes)
+
+    def logs(
+        self,
+        target: str,
+        *,
+        lines: int | None = None,
+        after: str | None = None,
+        max_bytes: int | None = None,
+        wait: float = 0.0,
+    ) -> LogPage:
+        """
+        Return a page of a server's log; with ``wait`` block for so many seconds until there is something new.
+
+        :raises NotFound: no such server, or its log is gone
+        """
+        from devsup.supervisor.reading import read_page  # noqa: PLC0415
+
+        found, alive = self._find(target)
+        return read_page(self.home, found.row, alive, lines=lines, after=after, max_bytes=max_bytes, wait=wait)
+
+    def _find(self, target: str) -> tuple[Target, Life]:
+        from devsup.supervisor.targets import find  # noqa: PLC0415
+
+        registry = Registry(self.home)
+        found = find(registry, self.project, target)
+        self.notes += registry.warnings
+        return found, Life.ENDED if found.ended else life(found.row)
+
+    # -- the names for other programs -------------------------------------------------------------------------
+
+    def start_server(
+        self,
+        app: str | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        port: int | str | None = None,
+        timeout: float = START_TIMEOUT,
+        env: Mapping[str, str] | None = None,
+    ) -> StartResult:
+        """Return the app's server, started or found; see `start`."""
+        return self.start(app, command=command, port=port, timeout=timeout, env=env)
+
+    def stop_server(self, target: str, *, grace: float = STOP_GRACE) -> StopResult:
+        """Stop one server; see `stop`."""
+        return self.stop([target], grace=grace).results[0]
+
+    def list_servers(self, *, everywhere: bool = False) -> ServerList:
+        """Return what runs; see `list`."""
+        return self.list(everywhere=everywhere)
+
+    def get_server_logs(
+        self, target: str, *, after: str | None = None, lines: int | None = None, max_bytes: int | None = None
+    ) -> LogPage:
+        """Return a page of a log; see `logs`."""
+        return self.logs(target, after=after, lines=lines, max_bytes=max_bytes)
+
+    def cleanup(self, *, grace: float = STOP_GRACE) -> StopResults:
+        """Stop all servers of this project; see `stop`."""
+        return self.stop(everything=True, grace=grace)

@@ -1,0 +1,76 @@
+"""Pages of a server's log, also across its generations and after its end. Readers hold nobody up."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from devsup import logs
+from devsup.models import LogPage, Row
+from devsup.registry import Registry
+from devsup.supervisor.view import Life, life
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devsup.paths import Home
+
+__all__ = ["read_page"]
+
+
+def read_page(
+    home: Home,
+    row: Row,
+    alive: Life,
+    *,
+    lines: int | None,
+    after: str | None,
+    max_bytes: int | None,
+    wait: float,
+) -> LogPage:
+    """Return a page; with ``wait`` block so many seconds at most until there is something new or the end."""
+    deadline = time.monotonic() + wait
+    while True:
+        page = logs.page(
+            row.log,
+            generation=row.generation,
+            ended=alive in (Life.ENDED, Life.DEAD),
+            after=after,
+            lines=lines,
+            max_bytes=max_bytes,
+            older=lambda generation: _existing(home.log(row.project, row.session, generation)),
+        )
+        if page.text or page.ended or page.reset or time.monotonic() >= deadline:
+            return page
+        _, offset = logs.parse_cursor(page.next_cursor)
+        after = page.next_cursor
+        watch = _Watch(home, row)
+        logs.wait_for_more(row.log, offset, deadline=deadline, ended=watch.ended)
+        row, alive = watch.row, watch.alive
+
+
+class _Watch:
+    """Tells whether a server has ended; looks at its processes each time, at its row only then."""
+
+    def __init__(self, home: Home, row: Row) -> None:
+        self._registry = Registry(home)
+        self.row = row
+        self.alive = life(row)
+
+    def ended(self) -> bool:
+        """Tell whether nothing more will be written to this generation's log."""
+        self.alive = life(self.row)
+        if self.alive in (Life.LIVE, Life.ORPHANED, Life.UNCLAIMED, Life.FOREIGN):
+            now = self._registry.row(self.row.id)
+            if now is not None and now.generation == self.row.generation:
+                self.row = now
+                return False
+        newer = self._registry.find(self.row.scope, self.row.project, self.row.session)
+        if newer is not None and newer.generation != self.row.generation:
+            self.row, self.alive = newer, life(newer)
+            return True
+        self.alive = Life.ENDED
+        return True
+
+
+def _existing(path: str) -> str | None:
+    return path if os.path.isfile(path) else None

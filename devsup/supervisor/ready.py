@@ -1,0 +1,183 @@
+"""
+How a start comes out: ready, ended first, stopped meanwhile, or not ready in time.
+
+Shared by the caller that started the server and by those that joined it, so that all are told the same.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+from devsup import logs
+from devsup.errors import ExitedEarly, InternalError, NotReady, StoppedMeanwhile
+from devsup.models import Row, StartResult, State
+from devsup.supervisor.view import Life, life, server_of
+from devsup.supervisor.waiting import Changes, pause
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from devsup.registry import Registry
+    from devsup.supervisor.waiting import Ticker
+
+__all__ = ["conclude", "ended_error", "follow", "follow_down", "follow_guarded", "tail"]
+
+_UP = (State.RUNNING, State.READY, State.UNHEALTHY)
+
+
+def tail(path: str) -> str:
+    """Return the end of a log as errors carry it."""
+    return logs.tail_text(path)
+
+
+def follow(
+    registry: Registry, row: Row, *, deadline: float, ticker: Ticker, until_recorded: bool = False, restarted: bool = False
+) -> Row | None:
+    """
+    Wait until ``row``'s server is up, for a caller that hears of it only through the registry.
+
+    Returns None where whoever was to bring it up has died: the caller looks again. With ``restarted`` only a
+    later generation counts.
+
+    :raises StoppedMeanwhile, ExitedEarly, NotReady: as `conclude`
+    """
+    changes = Changes(registry.home)
+    while True:
+        if changes.any():
+            now = registry.row(row.id)
+            if now is None:
+                return _from_history(registry, row, ())
+            if now.generation != row.generation:
+                restarted = False
+            alive = life(now)
+            if alive in (Life.DEAD, Life.ORPHANED):
+                return None
+            if alive is Life.ENDED:
+                raise ended_error(now, ())
+            if not restarted and (now.state in _UP or (until_recorded and now.leader is not None)):
+                return now
+            if now.state is State.STOPPING:
+                restarted = False
+        if time.monotonic() >= deadline:
+            raise _not_ready(registry, row)
+        ticker.tick(f"waiting for `{row.session}`", row.log)
+        pause(deadline)
+
+
+def follow_guarded(registry: Registry, row: Row, *, deadline: float, ticker: Ticker) -> Row:
+    """Wait as `follow`, for a caller that starts nothing itself."""
+    found = follow(registry, row, deadline=deadline, ticker=ticker)
+    if found is None:
+        name = row.app or row.session
+        raise NotReady(
+            f"nobody looks after `{row.session}` any more: whoever started it, or its guard, has died",
+            hint=f"devsup start {name}",
+        )
+    return found
+
+
+def follow_down(registry: Registry, row: Row, alive: Life, *, deadline: float, ticker: Ticker) -> tuple[Row, Life]:
+    """
+    Wait until nothing of ``row``'s server is left.
+
+    :raises NotReady: it still runs at the deadline
+    """
+    changes = Changes(registry.home)
+    while alive not in (Life.ENDED, Life.DEAD):
+        if time.monotonic() >= deadline:
+            raise NotReady(
+                f"`{row.session}` still runs ({row.state.value})", hint=f"devsup stop {row.app or row.session}"
+            )
+        ticker.tick(f"waiting for the end of `{row.session}`", row.log)
+        pause(deadline)
+        if changes.any():
+            now = registry.row(row.id)
+            if now is None or now.generation != row.generation:
+                ended = [one for one in registry.ended(id=row.id, limit=50) if one.generation == row.generation]
+                return (ended[0] if ended else row.replace(state=State.STOPPED)), Life.ENDED
+            row, alive = now, life(now)
+    return row, alive
+
+
+def conclude(registry: Registry, row: Row, *, wait: bool, failures: Sequence[Sequence[str]]) -> Row | None:
+    """
+    Return the row of a server that its own starter has waited for; None if its guard has died.
+
+    :raises StoppedMeanwhile: somebody stopped it
+    :raises ExitedEarly: it ended before it was ready
+    :raises NotReady: it goes on starting
+    """
+    now = registry.row(row.id)
+    if now is None:
+        return _from_history(registry, row, failures)
+    alive = life(now)
+    if alive is Life.ENDED:
+        raise ended_error(now, failures)
+    if alive in (Life.DEAD, Life.ORPHANED):
+        return None
+    if wait and now.state is State.STARTING:
+        raise _not_ready(registry, now)
+    if now.state is State.STOPPING:
+        raise StoppedMeanwhile(f"`{row.session}` is being stopped", hint=f"devsup start {row.app or row.session}")
+    return now
+
+
+def _from_history(registry: Registry, row: Row, failures: Sequence[Sequence[str]]) -> Row:
+    ended = registry.ended(id=row.id, limit=1)
+    if not ended:
+        raise StoppedMeanwhile(
+            f"`{row.session}` was stopped before it ran", hint=f"devsup start {row.app or row.session}"
+        )
+    last = ended[0]
+    if last.state is State.EXITED:
+        return last
+    raise ended_error(last, failures)
+
+
+def ended_error(row: Row, failures: Sequence[Sequence[str]]) -> StoppedMeanwhile | ExitedEarly | InternalError:
+    """Return the error that tells how the server of ``row`` ended."""
+    name = row.app or row.session
+    server = server_of(row, Life.ENDED)
+    if row.state is State.STOPPED:
+        return StoppedMeanwhile(
+            f"`{row.session}` was stopped meanwhile", hint=f"devsup start {name}", details={"server": server}
+        )
+    how = f"signal {row.signal}" if row.signal is not None else f"exit code {row.exit_code}"
+    text = tail(row.log)
+    cause = _cause(row, text, failures)
+    return ExitedEarly(
+        f"`{row.session}` ended before it was ready, with {how}" + (f": {cause}" if cause else ""),
+        hint=f"devsup logs {name}",
+        details={
+            "exit_code": row.exit_code,
+            "signal": row.signal,
+            "log_tail": text,
+            "cause": cause,
+            "server": server,
+        },
+    )
+
+
+def _cause(row: Row, text: str, failures: Sequence[Sequence[str]]) -> str | None:
+    for pattern, cause in failures:
+        if re.search(pattern, text):
+            return cause
+    if row.exit_code == 127:
+        return "its command was not found"
+    if row.signal == 9:
+        return "it was killed; out of memory is the usual reason"
+    return None
+
+
+def _not_ready(registry: Registry, row: Row) -> NotReady:
+    now = registry.row(row.id) or row
+    server = server_of(now, life(now))
+    name = row.app or row.session
+    return NotReady(
+        f"`{row.session}` is not ready yet; it goes on starting (pid {server.pid})",
+        hint=f"devsup wait {name}",
+        details={"log_tail": tail(now.log)},
+        data=StartResult(server, reused=False, waited_ms=0, notes=[]),
+    )

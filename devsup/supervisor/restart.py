@@ -1,0 +1,88 @@
+"""
+Run a server again: by its guard, which has kept command, environment and port.
+
+One claim at a time per generation: two restarts at once are one, and a stop that comes meanwhile wins.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from devsup import identity
+from devsup.clock import now_ms
+from devsup.errors import Busy, NotOurs
+from devsup.models import StartResult, StopClaim
+from devsup.registry import Registry
+from devsup.supervisor import ready
+from devsup.supervisor.view import Life, life, server_of
+from devsup.supervisor.waiting import Ticker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devsup.models import Row
+    from devsup.supervisor.core import Supervisor
+    from devsup.supervisor.waiting import Progress
+
+__all__ = ["restart"]
+
+_LOST_ENVIRONMENT = "its guard was gone: it was started with this caller's environment, without earlier --env values"
+
+
+def restart(
+    supervisor: Supervisor,
+    target: str,
+    *,
+    timeout: float,
+    grace: float,
+    on_progress: Callable[[Progress], None] | None,
+) -> StartResult:
+    """Restart the server that ``target`` means; see `Supervisor.restart`."""
+    began = time.monotonic()
+    found, alive = supervisor._find(target)  # noqa: SLF001 - the two modules are one
+    row = found.row
+    if alive is Life.FOREIGN:
+        raise NotOurs(f"`{row.session}` belongs to another machine or container", hint="devsup list")
+    if alive is not Life.LIVE:
+        return _start_again(supervisor, row, alive, timeout=timeout, grace=grace, on_progress=on_progress)
+    registry = Registry(supervisor.home)
+    held = row.stop
+    dead = held.by if held is not None and identity.is_gone(held.by) else None
+    mine = StopClaim(identity.me(), now_ms(), "restart", grace, sweep=False)
+    claimed = registry.claim_stop(row.id, row.generation, mine, dead_holder=dead)
+    if claimed is not None and claimed != mine and claimed.purpose == "stop":
+        raise Busy(
+            f"`{row.session}` is being stopped by pid {claimed.by.pid}",
+            hint=f"devsup wait {row.app or row.session} --gone",
+        )
+    if claimed == mine and row.guard is not None:
+        identity.signal(row.guard, signal.SIGTERM)
+    now = ready.follow(
+        registry, row, deadline=began + timeout, ticker=Ticker(on_progress), restarted=claimed is not None
+    )
+    if now is None:
+        return _start_again(supervisor, row, life(row), timeout=timeout, grace=grace, on_progress=on_progress)
+    waited = round((time.monotonic() - began) * 1e3)
+    return StartResult(server_of(now, life(now)), reused=False, waited_ms=waited, notes=found.notes)
+
+
+def _start_again(
+    supervisor: Supervisor,
+    row: Row,
+    alive: Life,
+    *,
+    timeout: float,
+    grace: float,
+    on_progress: Callable[[Progress], None] | None,
+) -> StartResult:
+    """Start what has no guard: it ended, or its guard was killed."""
+    from devsup.supervisor.core import Supervisor as Same  # noqa: PLC0415 - the class that calls this
+
+    if alive is not Life.ENDED and alive is not Life.DEAD:
+        supervisor.stop([row.id], grace=grace)
+    there = Same(row.cwd, supervisor.home.root)
+    result = there.start(row.app, command=row.command, port=row.asked_port, timeout=timeout, on_progress=on_progress)
+    notes = [_LOST_ENVIRONMENT] if alive is not Life.ENDED else []
+    return result.replace(notes=[*result.notes, *notes])

@@ -1,0 +1,317 @@
+"""
+Stop servers: claim, have the guard do it, wait for what it saw.
+
+Many callers may stop the same server at once: one wins the claim, the others wait for it and report the same
+end. All targets of one call are stopped side by side, and what happens to one does not touch another. Nothing
+waits without a bound. A caller that is killed changes nothing: the guard goes on, and a claim whose holder is
+dead passes to the next.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from devsup import identity, shutdown, trace
+from devsup.clock import now_ms
+from devsup.errors import DevsupError, Survivors
+from devsup.guard import job as jobs
+from devsup.models import Member, Outcome, Row, State, StopClaim, StopResult
+from devsup.registry import Registry
+from devsup.supervisor import targets, view
+from devsup.supervisor.view import Life
+from devsup.tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from threading import Thread
+
+    from devsup.paths import Home
+    from devsup.supervisor.targets import Target
+
+__all__ = ["stop_all_of"]
+
+#: Seconds beyond grace and kill that a guard or another caller gets to finish.
+MARGIN = 10.0
+#: Seconds between two looks at what has no descriptor to wait on.
+_LOOK_EVERY = 0.02
+
+
+def stop_all_of(
+    home: Home, project: str, texts: list[str], rows: list[Row], *, grace: float, sweep: bool, everywhere: bool = False
+) -> list[StopResult]:
+    """Stop what ``texts`` mean and all of ``rows``; return a result for each, in that order."""
+    registry = Registry(home)
+    stops: list[_Stop] = []
+    results: dict[int, StopResult] = {}
+    first_of: dict[tuple[str, int], int] = {}
+    same: dict[int, int] = {}
+    wanted: list[tuple[str, Row | None]] = [(text, None) for text in texts]
+    wanted += [(row.app or row.session, row) for row in rows]
+    for index, (text, row) in enumerate(wanted):
+        try:
+            target = (
+                targets.find(registry, project, text, everywhere=everywhere)
+                if row is None
+                else targets.Target(text, row, ended=False, notes=[])
+            )
+        except DevsupError as error:
+            results[index] = _refusal(text, error)
+            continue
+        key = (target.row.id, target.row.generation)
+        if key in first_of:
+            same[index] = first_of[key]
+            continue
+        first_of[key] = index
+        stops.append(_Stop(index, home, target, grace=grace, sweep=sweep))
+    _run(stops)
+    results.update({stop.index: stop.result for stop in stops if stop.result is not None})
+    for index, original in same.items():
+        results[index] = results[original].replace(target=wanted[index][0])
+    return [results[index] for index in range(len(wanted))]
+
+
+def _run(stops: list[_Stop]) -> None:
+    for stop in stops:
+        stop.go()
+    while pending := [stop for stop in stops if stop.result is None]:
+        poll = select.poll()
+        for stop in pending:
+            if stop.handle is not None:
+                poll.register(stop.handle, select.POLLIN)
+        blind = any(stop.handle is None for stop in pending)
+        left = min(stop.deadline for stop in pending) - time.monotonic()
+        ready = {fd for fd, _ in poll.poll(max(0.0, min(left, _LOOK_EVERY if blind else left)) * 1e3 + 1)}
+        for stop in pending:
+            if stop.handle is None or stop.handle in ready or time.monotonic() >= stop.deadline:
+                stop.go()
+
+
+class _Stop:
+    """One target on its way down. `go` makes a step and never waits; the result stands when it is over."""
+
+    def __init__(self, index: int, home: Home, target: Target, *, grace: float, sweep: bool) -> None:
+        self.index = index
+        self.home = home
+        self.registry = Registry(home)
+        self.target = target
+        self.row = target.row
+        self.grace = grace
+        self.sweep = sweep
+        self.began = time.monotonic()
+        self.deadline = self.began + grace + shutdown.KILL_BUDGET + shutdown.PORT_BUDGET + MARGIN
+        self.result: StopResult | None = None
+        #: A pidfd to wait on: of the guard, or of the caller that has the claim.
+        self.handle: int | None = None
+        self.mine: StopClaim | None = None
+        self.asked = False
+        self.worker: Thread | None = None
+
+    def go(self) -> None:
+        """Make the next step; a failure is this target's own."""
+        try:
+            self._step()
+        except DevsupError as error:
+            self._finish(Outcome.FAILED, error=error.code, message=error.message)
+        except OSError as error:
+            self._finish(Outcome.FAILED, error="internal", message=str(error))
+        if self.result is None and self.worker is None and time.monotonic() >= self.deadline:
+            self._give_up()
+
+    def _step(self) -> None:
+        if self.worker is not None:
+            if not self.worker.is_alive():
+                self.worker = None
+            return
+        if self.target.ended:
+            self._finish(Outcome.ALREADY_STOPPED)
+            return
+        self._close_handle()
+        row = self.registry.row(self.row.id)
+        if row is None or row.generation != self.row.generation:
+            self._report_end()
+            return
+        self.row = row
+        alive = view.life(row)
+        if alive is Life.FOREIGN:
+            self._finish(Outcome.REFUSED, error="not_ours", message="it belongs to another machine or container")
+        elif alive is Life.ENDED:
+            self.registry.dismiss(row.id, row.generation)
+            self._finish(Outcome.ALREADY_STOPPED)
+        elif self._has_claim(row):
+            self._proceed(row, alive)
+
+    def _has_claim(self, row: Row) -> bool:
+        """Claim the stop; where another has it, arrange to wait for that."""
+        if self.mine is not None and row.stop == self.mine:
+            return True
+        held = row.stop
+        dead = held.by if held is not None and identity.is_gone(held.by) else None
+        mine = StopClaim(identity.me(), now_ms(), "stop", self.grace, self.sweep)
+        if held is None or dead is not None or held.purpose == "restart":  # a stop outranks a restart
+            held = self.registry.claim_stop(row.id, row.generation, mine, dead_holder=dead)
+        if held == mine:
+            self.mine = mine
+            trace.step(f"claimed the stop of {row.session}")
+            return True
+        if held is not None:
+            # Whoever ends first, the guard or the caller that asked for it, there is news.
+            waits_on = row.guard if row.guard is not None and not identity.is_gone(row.guard) else held.by
+            self.handle = identity.wait_handle(waits_on)
+        return False
+
+    def _proceed(self, row: Row, alive: Life) -> None:
+        if row.guard is None:
+            if self.registry.withdraw(row.id, row.generation):
+                self._finish(Outcome.STOPPED, port_free=True)
+            return  # its guard has claimed it meanwhile: the next step asks that
+        if alive is Life.LIVE:
+            self._ask_guard(row)
+        else:
+            self._do_it_here(row, Outcome.STOPPED if alive is Life.ORPHANED else Outcome.ALREADY_STOPPED)
+
+    def _ask_guard(self, row: Row) -> None:
+        assert row.guard is not None
+        if time.monotonic() >= self.deadline:
+            self._end_deaf_guard(row)
+            return
+        if not self.asked:
+            identity.signal(row.guard, signal.SIGTERM)
+            identity.signal(row.guard, signal.SIGCONT)
+            self.asked = True
+            trace.step(f"asked guard {row.guard.pid} to stop {row.session}")
+        self.handle = identity.wait_handle(row.guard)
+
+    def _end_deaf_guard(self, row: Row) -> None:
+        # Stopped by a debugger, say. It is ours, and without it the tree can be ended from here.
+        assert row.guard is not None
+        identity.signal(row.guard, signal.SIGKILL)
+        self.deadline += MARGIN
+
+    def _do_it_here(self, row: Row, outcome: Outcome) -> None:
+        """End the tree without a guard; in a thread of its own, so that other targets do not wait."""
+        import threading  # noqa: PLC0415 - only a server whose guard was killed needs it
+
+        self.worker = threading.Thread(target=self._end_tree, args=(row, outcome), daemon=True)
+        self.worker.start()
+        self.deadline = time.monotonic() + self.grace + shutdown.KILL_BUDGET + shutdown.PORT_BUDGET + MARGIN
+
+    def _end_tree(self, row: Row, outcome: Outcome) -> None:
+        try:
+            ended = shutdown.end(
+                Tree(row.id, row.leader), grace=self.grace, sweep=self.sweep, port=row.port or row.asked_port
+            )
+            plain = ended.asdict()
+            if ended.survivors:
+                self._finish(Outcome.FAILED, seen=plain, error=Survivors.code)
+                return
+            state = State.STOPPED if outcome is Outcome.STOPPED else State.CRASHED
+            reason = "stop" if outcome is Outcome.STOPPED else "found dead: neither it nor its guard was left"
+            stored = {**plain, "survivors": [], "left_running": [one.asdict() for one in ended.left_running]}
+            Registry(self.home).finish(
+                row.id, row.generation, state=state, exit_code=None, signal=None, reason=reason,
+                by=f"pid {os.getpid()}", outcome=stored, keep=False, at=now_ms(),
+            )  # fmt: skip
+            jobs.remove(self.home.job(row.id))
+            self._finish(outcome, seen=plain)
+        except (DevsupError, OSError) as error:
+            # The processes are ended in any case; what could not be written is said.
+            code = error.code if isinstance(error, DevsupError) else "internal"
+            self._finish(Outcome.FAILED, error=code, message=f"stopped, but its row stays: {error}")
+
+    def _report_end(self) -> None:
+        """The row is gone: report what the one who ended it saw."""
+        history = self.registry.ended(id=self.row.id, limit=50)
+        ended = next((row for row in history if row.generation == self.row.generation), None)
+        if ended is None:
+            self._finish(Outcome.STOPPED_BY_OTHER if self.mine is None else Outcome.STOPPED)
+            return
+        self.row = ended
+        asked = self.mine is not None and ended.state is State.STOPPED
+        if asked:
+            outcome = Outcome.STOPPED
+        else:
+            outcome = Outcome.STOPPED_BY_OTHER if ended.state is State.STOPPED else Outcome.ALREADY_STOPPED
+        self._finish(outcome, seen=ended.outcome)
+
+    def _give_claim_back(self) -> None:
+        # This process may live on (an agent's), and its claim would keep the next stop from trying.
+        assert self.mine is not None
+        try:
+            Registry(self.home).unclaim(self.row.id, self.row.generation, self.mine)
+        except DevsupError as error:
+            trace.step(f"the claim stays: {error}")
+
+    def _give_up(self) -> None:
+        self._finish(
+            Outcome.FAILED,
+            error="busy",
+            message=f"another operation on `{self.row.session}` did not end within {self.deadline - self.began:.0f} s",
+        )
+
+    def _finish(
+        self,
+        outcome: Outcome,
+        *,
+        seen: dict[str, object] | None = None,
+        error: str | None = None,
+        message: str | None = None,
+        port_free: bool | None = None,
+    ) -> None:
+        self._close_handle()
+        if error is not None and self.mine is not None:
+            self._give_claim_back()
+        seen = seen or {}
+        survivors = _members(seen.get("survivors"))
+        if survivors:
+            outcome = Outcome.FAILED
+            message = f"{len(survivors)} processes survived SIGKILL"
+        elif seen.get("port_held") and error is None:
+            outcome, error, message = Outcome.FAILED, "port_held", "a listening socket outlived its processes"
+        free = seen.get("port_free", port_free)
+        alive = view.life(self.row) if error is not None else Life.ENDED
+        self.result = StopResult(
+            target=self.target.text,
+            server=view.server_of(self.row, alive),
+            outcome=outcome,
+            signals=[str(name) for name in _list(seen.get("signals"))],
+            escalated=bool(seen.get("escalated")),
+            ms=round((time.monotonic() - self.began) * 1e3),
+            survivors=survivors,
+            left_running=_members(seen.get("left_running")),
+            port_free=free if isinstance(free, bool) else None,
+            error=error,
+            message=message or "; ".join(self.target.notes) or None,
+        )
+
+    def _close_handle(self) -> None:
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _members(value: object) -> list[Member]:
+    return [one if isinstance(one, Member) else Member(**one) for one in _list(value)]  # type: ignore[arg-type]
+
+
+def _refusal(text: str, error: DevsupError) -> StopResult:
+    outcome = {"not_found": Outcome.NOT_FOUND, "not_ours": Outcome.REFUSED}.get(error.code, Outcome.FAILED)
+    return StopResult(
+        target=text,
+        server=None,
+        outcome=outcome,
+        signals=[],
+        escalated=False,
+        ms=0,
+        survivors=[],
+        left_running=[],
+        port_free=None,
+        error=error.code,
+        message=error.message,
+    )

@@ -1,0 +1,99 @@
+"""
+From rows to what is true now: is the server alive, where does it listen, what do we show.
+
+Reads only. A row is what somebody wrote a moment ago; whoever needs certainty reads it again after the look.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from devsup import identity, readiness, system, tree as trees
+from devsup.clock import iso
+from devsup.models import ENDED_STATES, Row, Server, State
+from devsup.tree import Tree
+
+__all__ = ["Life", "life", "server_of", "tree_of"]
+
+
+class Life(Enum):
+    """How a row stands to the processes that it names."""
+
+    LIVE = "live"
+    ORPHANED = "orphaned"  # its tree lives, its guard does not
+    UNCLAIMED = "unclaimed"  # reserved, its guard is on the way
+    DEAD = "dead"  # nobody of it is left, and nobody wrote that down
+    ENDED = "ended"  # its end stands in the row
+    FOREIGN = "foreign"  # of another machine or pid namespace: nothing can be said
+
+
+def tree_of(row: Row) -> Tree:
+    """Return the row's tree, under its guard where that lives."""
+    parent = row.guard.pid if row.guard is not None and not identity.is_gone(row.guard) else None
+    return Tree(row.id, row.leader, parent)
+
+
+def life(row: Row) -> Life:
+    """Tell how ``row`` stands to reality; UNKNOWN processes count as alive."""
+    relation = identity.scope_relation(row.scope)
+    if relation != "here":
+        return Life.FOREIGN if relation == "foreign" else Life.DEAD
+    if row.state in ENDED_STATES:
+        return Life.ENDED
+    if row.guard is not None and not identity.is_gone(row.guard):
+        return Life.LIVE
+    if row.guard is None:
+        return Life.DEAD if identity.is_gone(row.starter) else Life.UNCLAIMED
+    if not identity.is_gone(row.leader) or trees.members(Tree(row.id, row.leader), full=True):
+        return Life.ORPHANED
+    return Life.DEAD
+
+
+def server_of(row: Row, alive: Life, listeners: dict[int, system.Listener] | None = None) -> Server:
+    """
+    Return the public record of ``row``, with the address on which it listens at this moment.
+
+    ``listeners`` are the listening sockets by inode, where the caller shows many rows.
+    """
+    state, port, url = row.state, row.port, row.url
+    if alive is Life.DEAD:
+        state = State.LOST if identity.scope_relation(row.scope) == "lost" else State.CRASHED
+    elif alive in (Life.LIVE, Life.ORPHANED) and state in (State.RUNNING, State.READY, State.UNHEALTHY):
+        state, port, url = _address(row, listeners)
+    return Server(
+        id=row.id,
+        generation=row.generation,
+        session=row.session,
+        app=row.app,
+        kind=row.kind,
+        project=row.project,
+        cwd=row.cwd,
+        command=row.command,
+        state=state,
+        pid=row.leader.pid if row.leader is not None else None,
+        guard_pid=row.guard.pid if row.guard is not None and alive is Life.LIVE else None,
+        port=port if port is not None else row.asked_port,
+        url=url,
+        started_at=iso(row.started_at) or "",
+        ready_at=iso(row.ready_at),
+        last_used_at=iso(row.last_used_at),
+        exit_code=row.exit_code,
+        signal=row.signal,
+        log=row.log,
+        owner=row.owner,
+        scope="foreign" if alive is Life.FOREIGN else "here",
+    )
+
+
+def _address(row: Row, listeners: dict[int, system.Listener] | None) -> tuple[State, int | None, str | None]:
+    """Return state, port and url as the tree's sockets have them now."""
+    if listeners is None:
+        listeners = {one.inode: one for one in system.listeners()}
+    if row.listener_inode is not None and row.listener_inode in listeners and row.state is State.READY:
+        return row.state, row.port, row.url
+    found = readiness.find(tree_of(row), asked=row.port or row.asked_port, log=row.log)
+    if found is None:
+        # A portless command may well listen nowhere; a server that did so before is not well.
+        return (State.UNHEALTHY if row.state is State.READY else row.state), row.port, row.url
+    scheme = row.url.partition(":")[0] if row.url is not None else found.scheme
+    return State.READY, found.listener.port, readiness.url_of(found.listener, scheme)

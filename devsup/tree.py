@@ -1,0 +1,224 @@
+"""
+Which living processes belong to a server, and which of them are not its own to end.
+
+A process belongs to a server if it descends from the server's guard or leader, is in the leader's session or
+group, or carries the server's marker in its environment. What carries another server's marker is that
+server's, and so is all below it.
+
+Everything here is a look at a moving target: a process may appear or go between two lines. Callers that
+signal go through `identity.signal`, which proves the process again.
+"""
+
+from __future__ import annotations
+
+import json
+
+from devsup import identity, system
+from devsup.models import Identity
+from devsup.records import Record
+from devsup.system import ProcessInfo
+
+__all__ = ["MARKER", "Marker", "Tree", "inside", "kept", "listening", "marked", "marker_of", "members", "show"]
+
+#: The environment variable that guards, servers and all their descendants carry.
+MARKER = "DEVSUP_MARKER"
+_PREFIX = f"{MARKER}=".encode()
+
+#: Programs that a dev server may start, that detach themselves, and that other projects share: ending them with
+#: the server would take a user's editor or another project's file watcher along. Matched against the whole
+#: program name (argv[0] or comm, without folder).
+_SHARED_PROGRAMS = frozenset(
+    # Editors opened from an error overlay (the table of launch-editor, which Next.js, Expo and Vite use).
+    "appcode atom brackets charm clion code code-insiders codium cursor emacs emacsclient goland gvim idea joe micro"
+    " mvim nano neovide notepad++ nvim phpstorm pycharm rider rmate rubymine studio subl sublime_text vim vscodium"
+    " webstorm windsurf zed zeditor"
+    # Browsers and openers.
+    " brave chrome chromium chromium-browser firefox google-chrome microsoft-edge msedge opera safari xdg-open"
+    # Emulators and device bridges.
+    " adb emulator simulator"
+    # Watchers, build daemons and agents that serve every project of the user.
+    " watchman gradle gpg-agent ssh-agent tmux screen dbus-daemon".split()
+)
+_SHARED_PREFIXES = ("qemu-system", "tmux: ", "jetbrains-")
+#: Daemons known by an argument, since the program is only an interpreter.
+_SHARED_ARGUMENTS = ("GradleDaemon", "nx/src/daemon/server/start.js", "turbo\0daemon", "KotlinCompileDaemon")
+
+
+class Marker(Record):
+    """What the environment of a guard, a server or a descendant says of itself."""
+
+    home: str
+    project: str
+    session: str
+    id: str
+    generation: int
+
+    def __str__(self) -> str:
+        return json.dumps(self.asdict(), separators=(",", ":"))
+
+
+class Tree(Record):
+    """
+    A server's processes, by what is known of it.
+
+    ``parent`` is the guard's pid where it is the leader's real parent and subreaper of all that descends from
+    it. Without one (the guard is dead, or took the server over) only session and marker are left.
+    """
+
+    id: str
+    leader: Identity | None
+    parent: int | None = None
+    #: Children of the guard that are its own helpers.
+    helpers: frozenset[int] = frozenset()
+
+
+def parse(environ: bytes | None) -> Marker | None:
+    """Return the marker in a raw environment block, or None."""
+    if not environ:
+        return None
+    at = 0 if environ.startswith(_PREFIX) else environ.find(b"\0" + _PREFIX) + 1
+    if at == 0 and not environ.startswith(_PREFIX):
+        return None
+    start = at + len(_PREFIX)
+    end = environ.find(b"\0", start)
+    try:
+        fields = json.loads(environ[start : end if end >= 0 else len(environ)])
+        return Marker(**fields)
+    except (ValueError, TypeError):
+        return None  # somebody else's variable of that name
+
+
+def marker_of(pid: int) -> Marker | None:
+    """Return the marker that process ``pid`` carries, or None (also where it cannot be read)."""
+    return parse(system.environ(pid))
+
+
+def members(tree: Tree, *, full: bool) -> list[ProcessInfo]:
+    """
+    Return the living processes of ``tree``; zombies are dead.
+
+    ``full`` also looks at every process of the system, for those that left the tree: needed where there is no
+    guard, and as the last proof that nobody is left.
+    """
+    found: dict[int, ProcessInfo] = {}
+    seen: set[int] = set(tree.helpers)
+    stack: list[int] = []
+    if tree.parent is not None:
+        stack += system.children(tree.parent)
+    if tree.leader is not None and not identity.is_gone(tree.leader):
+        stack.append(tree.leader.pid)
+    while stack:
+        pid = stack.pop()
+        if pid in seen:
+            continue
+        seen.add(pid)
+        info = _living(pid)
+        if info is None or _is_anothers(pid, tree.id):
+            continue
+        found[pid] = info
+        stack += system.children(pid)
+    # Without a subreaper orphans go to process 1, out of the sight of their ancestors.
+    if full or not system.CAPABILITIES.subreaper:
+        _add_strays(tree, found, seen)
+    return sorted(found.values(), key=lambda info: (info.ticks, info.pid))
+
+
+def _add_strays(tree: Tree, found: dict[int, ProcessInfo], seen: set[int]) -> None:
+    leader = tree.leader
+    group = leader.pid if leader is not None and _still_names(leader) else None
+    for pid in system.all_pids():
+        if pid in seen or pid == tree.parent:
+            continue
+        info = _living(pid)
+        if info is None or (leader is not None and info.ticks < leader.ticks):
+            continue  # older than the server: cannot have come from it
+        marker = marker_of(pid)
+        if marker is not None:
+            if marker.id == tree.id and not _is_guard(pid):
+                found[pid] = info
+        elif group is not None and group in (info.sid, info.pgid):
+            found[pid] = info
+
+
+def _still_names(leader: Identity) -> bool:
+    # The kernel gives a pid to nobody while a session or group has it as its number. So a missing leader leaves
+    # its number to its session; a living stranger under that pid means that the session has ended.
+    try:
+        now = system.process(leader.pid)
+    except PermissionError:
+        return True
+    return now is None or now.ticks == leader.ticks
+
+
+def _living(pid: int) -> ProcessInfo | None:
+    try:
+        info = system.process(pid)
+    except PermissionError:
+        return None
+    return None if info is None or info.state in "ZX" else info
+
+
+def _is_anothers(pid: int, own: str) -> bool:
+    marker = marker_of(pid)
+    return marker is not None and marker.id != own
+
+
+def _is_guard(pid: int) -> bool:
+    return any("devsup/guard/__main__.py" in word for word in system.cmdline(pid)[:6])
+
+
+def marked(home: str | None = None) -> list[tuple[ProcessInfo, Marker]]:
+    """Return every living process that carries a marker (of ``home``, where given), oldest first."""
+    found = []
+    for pid in system.all_pids():
+        marker = marker_of(pid)
+        if marker is not None and (home is None or marker.home == home):
+            info = _living(pid)
+            if info is not None:
+                found.append((info, marker))
+    return sorted(found, key=lambda pair: (pair[0].ticks, pair[0].pid))
+
+
+def kept(tree: Tree, infos: list[ProcessInfo]) -> set[int]:
+    """
+    Return the pids among ``infos`` that detached themselves on purpose and are shared with others.
+
+    Only a process in a session of its own counts: whoever stays in the server's session goes with it. What
+    such a process started goes the way of its parent.
+    """
+    leader = tree.leader.pid if tree.leader is not None else 0
+    left = {info.pid for info in infos if info.sid != leader and (info.tty != 0 or _is_shared(info))}
+    sessions = {info.sid for info in infos if info.pid in left}
+    for info in infos:  # oldest first, so a parent comes before its children
+        if info.pid not in left and info.sid != leader and (info.ppid in left or info.sid in sessions):
+            left.add(info.pid)
+    return left
+
+
+def _is_shared(info: ProcessInfo) -> bool:
+    argv = system.cmdline(info.pid)
+    names = {info.comm, argv[0].rpartition("/")[2] if argv else info.comm}
+    if any(name in _SHARED_PROGRAMS or name.startswith(_SHARED_PREFIXES) for name in names):
+        return True
+    line = "\0".join(argv)
+    return any(argument in line for argument in _SHARED_ARGUMENTS)
+
+
+def listening(infos: list[ProcessInfo], *, ignore: frozenset[int] = frozenset()) -> dict[int, list[system.Listener]]:
+    """Return which of ``infos`` hold listening sockets (without those whose inode is in ``ignore``), by pid."""
+    listeners = {one.inode: one for one in system.listeners() if one.inode not in ignore}
+    if not listeners:
+        return {}
+    held = {info.pid: system.socket_inodes(info.pid) & listeners.keys() for info in infos}
+    return {pid: [listeners[inode] for inode in sorted(inodes)] for pid, inodes in held.items() if inodes}
+
+
+def inside(tree: Tree, pid: int) -> bool:
+    """Tell whether process ``pid`` is one of the tree's own (not one that it only shares, like an editor)."""
+    infos = members(tree, full=True)
+    return any(info.pid == pid for info in infos) and pid not in kept(tree, infos)
+
+
+def show(info: ProcessInfo) -> str:
+    """Return the command line of a process for people."""
+    return " ".join(system.cmdline(info.pid)) or f"[{info.comm}]"
