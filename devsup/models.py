@@ -1,0 +1,261 @@
+"""The records everything speaks of: identities, servers, results. Plain, frozen, no behaviour of their own."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = [
+    "ENDED_STATES",
+    "Event",
+    "Identity",
+    "LogPage",
+    "Member",
+    "Outcome",
+    "Row",
+    "Scope",
+    "Server",
+    "ServerList",
+    "StartResult",
+    "State",
+    "StatusResult",
+    "StopClaim",
+    "StopResult",
+    "StopResults",
+    "Unmanaged",
+]
+
+
+class State(str, Enum):
+    """What a server is doing; the last four are ends."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    READY = "ready"
+    UNHEALTHY = "unhealthy"
+    RESTARTING = "restarting"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    EXITED = "exited"
+    CRASHED = "crashed"
+    LOST = "lost"
+
+
+#: States from which nothing follows but a new generation.
+ENDED_STATES = frozenset({State.STOPPED, State.EXITED, State.CRASHED, State.LOST})
+
+
+class Outcome(str, Enum):
+    """How a stop of one target ended."""
+
+    STOPPED = "stopped"
+    ALREADY_STOPPED = "already_stopped"
+    STOPPED_BY_OTHER = "stopped_by_other"
+    NOT_FOUND = "not_found"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class Identity(Record):
+    """
+    One process, for as long as this boot lasts.
+
+    ``ticks`` is the kernel's start time in clock ticks since boot, 10 ms coarse. ``inode`` is that of the
+    process's pidfd where the kernel makes it unique (pidfs, Linux 6.9), else 0: a pid reused within one tick
+    differs only there.
+    """
+
+    pid: int
+    ticks: int
+    boot: str
+    inode: int = 0
+
+
+class Scope(Record):
+    """Where a pid means something: a machine, a boot of it, a pid namespace."""
+
+    machine: str
+    boot: str
+    pidns: str
+
+    @property
+    def key(self) -> str:
+        """Return the one text that stands for this scope in the registry."""
+        return f"{self.machine}/{self.boot}/{self.pidns}"
+
+
+class StopClaim(Record):
+    """Who is ending this generation, since when (ms since the epoch), and how."""
+
+    by: Identity
+    since: int
+    purpose: str  # "stop" or "restart"
+    grace: float
+    sweep: bool
+
+
+class Row(Record):
+    """
+    What the registry knows of one server: the record behind `Server`.
+
+    Times are integers, milliseconds since the epoch. ``command`` is the argv that was executed.
+    """
+
+    id: str
+    generation: int
+    scope: str
+    netns: str
+    project: str
+    session: str
+    app: str | None
+    kind: str
+    cwd: str
+    command: list[str]
+    log: str
+    owner: str | None
+    started_at: int
+    #: The folder that no second server may have, for kinds that allow one per folder; else None.
+    folder: str | None = None
+    asked_port: int | None = None
+    state: State = State.STARTING
+    starter: Identity | None = None
+    guard: Identity | None = None
+    leader: Identity | None = None
+    port: int | None = None
+    url: str | None = None
+    listener_pid: int | None = None
+    #: Inode of the listening socket: while it listens, port and url hold without another look.
+    listener_inode: int | None = None
+    ready_at: int | None = None
+    last_used_at: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    ended_at: int | None = None
+    reason: str | None = None
+    stop: StopClaim | None = None
+    #: What the one who ended it saw (keys of `StopResult`), once it has ended.
+    outcome: dict[str, Any] | None = None
+
+
+class Server(Record):
+    """The one record that all commands speak of. Times are ISO-8601 UTC with milliseconds; missing is None."""
+
+    id: str
+    generation: int
+    session: str
+    app: str | None
+    kind: str
+    project: str
+    cwd: str
+    command: list[str]
+    state: State
+    pid: int | None
+    guard_pid: int | None
+    port: int | None
+    url: str | None
+    started_at: str
+    ready_at: str | None
+    last_used_at: str | None
+    exit_code: int | None
+    signal: int | None
+    log: str
+    owner: str | None
+    scope: str  # "here" or "foreign"
+
+
+class Unmanaged(Record):
+    """A server of this project that devsup did not start."""
+
+    kind: str
+    pid: int | None
+    port: int | None
+    url: str | None
+    cwd: str
+    log: str | None
+
+
+class Member(Record):
+    """A process of a server's tree, as shown to a caller."""
+
+    pid: int
+    command: str
+
+
+class StartResult(Record):
+    """The answer of start, restart and wait."""
+
+    server: Server
+    reused: bool
+    waited_ms: int
+    notes: list[str]
+
+
+class ServerList(Record):
+    """The answer of list."""
+
+    servers: list[Server]
+    unmanaged: list[Unmanaged]
+    notes: list[str]
+
+
+class StatusResult(Record):
+    """The answer of status: the server and the living processes of its tree."""
+
+    server: Server
+    processes: list[dict[str, Any]]
+    notes: list[str]
+
+
+class StopResult(Record):
+    """What was seen of one target's stop. ``error`` is a code of the exit table where the outcome is no success."""
+
+    target: str
+    server: Server | None
+    outcome: Outcome
+    signals: list[str]
+    escalated: bool
+    ms: int
+    survivors: list[Member]
+    left_running: list[Member]
+    port_free: bool | None
+    error: str | None = None
+    message: str | None = None
+
+
+class StopResults(Record):
+    """The answer of stop and cleanup."""
+
+    results: list[StopResult]
+    notes: list[str]
+
+
+class LogPage(Record):
+    """One page of a log; ``next_cursor`` is where the next one begins, for ever."""
+
+    text: str
+    next_cursor: str
+    truncated: bool
+    reset: bool
+    generation: int
+    ended: bool
+
+
+class Event(Record):
+    """One entry of the history; ``seq`` gives the absolute order, ``time`` is ms since the epoch."""
+
+    seq: int
+    time: int
+    type: str
+    session: str | None
+    project: str | None
+    server: str | None
+    generation: int | None
+    pid: int | None
+    by: str | None
+    reason: str | None
+    exit_code: int | None
