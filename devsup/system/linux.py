@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import time
 
 from devsup.errors import UnsupportedPlatform
@@ -280,10 +281,8 @@ def open_pidfd(pid: int) -> int | None:
 
 def has_exited(handle: int) -> bool:
     """Tell whether the process of the pidfd ``handle`` has ended, with all its threads; zombies have."""
-    from select import POLLIN, poll
-
-    waiter = poll()
-    waiter.register(handle, POLLIN)
+    waiter = select.poll()
+    waiter.register(handle, select.POLLIN)
     return bool(waiter.poll(0))
 
 
