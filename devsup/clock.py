@@ -8,7 +8,7 @@ __all__ = ["iso", "now_ms"]
 
 
 def now_ms() -> int:
-    """Return the time in milliseconds since the epoch. For showing and ordering only: identity never uses it."""
+    """Return the time in ms since the epoch: for showing and ordering; identity never uses it."""
     return time.time_ns() // 1_000_000
 
 

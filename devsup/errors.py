@@ -70,8 +70,8 @@ class DevsupError(Exception):
     """
     Base of every error devsup raises on purpose.
 
-    ``details`` carry what a program needs; ``data`` is what the command can answer all the same (a server that
-    is still starting). Both hold plain JSON values or records.
+    ``details`` carry what a program needs; ``data`` is what the command can answer all the same (a server
+    that is still starting). Both hold plain JSON values or records.
     """
 
     code: ClassVar[str] = "internal"
@@ -102,7 +102,7 @@ class InternalError(DevsupError):
 
 
 class UsageError(DevsupError):
-    """The call itself is wrong: a flag, a port, a name, a folder."""
+    """The call is wrong: a flag, a port, a name, a folder."""
 
     code, exit_code = "usage", 2
 
@@ -192,7 +192,7 @@ class MissingDependencies(DevsupError):
 
 
 class UnsupportedPlatform(DevsupError):
-    """This system cannot run devsup."""
+    """Devsup cannot run on this system."""
 
     code, exit_code = "unsupported_platform", 9
 

@@ -1,4 +1,4 @@
-"""The records everything speaks of: identities, servers, results. Plain, frozen, no behaviour of their own."""
+"""The records everything speaks of: identities, servers, results. Plain and frozen."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class Row(Record):
 
 
 class Server(Record):
-    """The one record that all commands speak of. Times are ISO-8601 UTC with milliseconds; missing is None."""
+    """The one record that all commands speak of. Times are ISO-8601 UTC with ms; missing is None."""
 
     id: str
     generation: int
@@ -212,7 +212,7 @@ class StatusResult(Record):
 
 
 class StopResult(Record):
-    """What was seen of one target's stop. ``error`` is a code of the exit table where the outcome is no success."""
+    """What was seen of one target's stop. ``error`` is a code of the exit table, None on success."""
 
     target: str
     server: Server | None

@@ -1,5 +1,5 @@
 """
-Is it serving? A listening socket owned by the server's own tree, then, where its kind names one, an HTTP answer.
+Is it serving? A listening socket of the server's own tree, then, where its kind names one, an HTTP answer.
 
 An open port decides nothing (a stranger's, or one that closes again), nor does a line of output. Used by the
 guard only, from one thread. Nothing here blocks: a `Probe` is driven by the guard's poll loop.
@@ -7,14 +7,14 @@ guard only, from one thread. Nothing here blocks: a `Probe` is driven by the gua
 
 from __future__ import annotations
 
+import _socket  # the C core of `socket`, whose enums cost a guard 3 ms and half a megabyte
 import errno
 import os
 import re
 import select
 
-import _socket  # the C core of `socket`, whose enums cost a guard 3 ms and half a megabyte
-
-from devsup import system, tree as trees
+from devsup import system
+from devsup import tree as trees
 from devsup.records import Record
 
 TYPE_CHECKING = False
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Found", "Probe", "find", "tls_helper_argv", "url_of"]
 
-#: Seconds for one HTTP answer. A first request may compile; a server that hangs is asked again on a new connection.
+#: Seconds for one HTTP answer. A first request may compile; a server that hangs is asked again on a new
+#: connection.
 PROBE_TIMEOUT = 5.0
 #: Bytes of an answer that are read at most.
 _ANSWER_LIMIT = 65_536
@@ -43,7 +44,12 @@ class Found(Record):
 
 
 def find(
-    tree: Tree, *, asked: int | None, log: str, strangers: frozenset[int] = frozenset(), default: int | None = None
+    tree: Tree,
+    *,
+    asked: int | None,
+    log: str,
+    strangers: frozenset[int] = frozenset(),
+    default: int | None = None,
 ) -> Found | None:
     """
     Return the socket on which the tree serves, or None.
@@ -94,10 +100,8 @@ def url_of(listener: Listener, scheme: str = "http") -> str:
 
     ``localhost`` may mean ``::1`` or ``127.0.0.1``, so it is used only where both lead to this socket.
     """
-    if listener.address == "::" and not listener.v6only:
-        host = "localhost"
-    else:
-        host = connect_address(listener)
+    dual = listener.address == "::" and not listener.v6only
+    host = "localhost" if dual else connect_address(listener)
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.port}"
 
 
@@ -204,7 +208,8 @@ def header(head: bytes, name: str) -> str | None:
     return None
 
 
-#: A TLS handshake needs OpenSSL, three megabytes that a guard would carry for ever: a short-lived helper does it.
+#: A TLS handshake needs OpenSSL, three megabytes that a guard would carry for ever: a short-lived helper does
+#: it.
 _TLS_HELPER = """
 import socket, ssl, sys
 host, port, path, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
@@ -212,7 +217,7 @@ context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 with socket.create_connection((host, port), seconds) as raw, context.wrap_socket(raw) as tls:
     tls.settimeout(seconds)
-    tls.sendall(f"GET {path} HTTP/1.1\\r\\nHost: localhost:{port}\\r\\nConnection: close\\r\\n\\r\\n".encode())
+    tls.sendall(f"GET {path} HTTP/1.0\\r\\nHost: localhost:{port}\\r\\n\\r\\n".encode())
     answer = tls.recv(4096)
 sys.exit(0 if answer.startswith(b"HTTP/") else 1)
 """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, Self, dataclass_transform
 else:
 
-    def dataclass_transform(**_):
+    def dataclass_transform(**_: object) -> object:
         """Stand in for `typing.dataclass_transform`, which only type checkers read."""
         return lambda cls: cls
 
@@ -31,7 +31,10 @@ class Record:
     _fields: tuple[str, ...] = ()
 
     def __init_subclass__(cls) -> None:
-        cls._fields = (*cls._fields, *(name for name in cls.__dict__.get("__annotations__", {}) if name[0] != "_"))
+        cls._fields = (
+            *cls._fields,
+            *(name for name in cls.__dict__.get("__annotations__", {}) if name[0] != "_"),
+        )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         fields = self._fields

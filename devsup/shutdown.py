@@ -12,7 +12,8 @@ import select
 import signal
 import time
 
-from devsup import identity, system, trace, tree as trees
+from devsup import identity, system, trace
+from devsup import tree as trees
 from devsup.models import Identity, Member
 from devsup.records import Record
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_GRACE", "KILL_BUDGET", "Ended", "end"]
 
-#: Seconds from SIGTERM to SIGKILL. The slowest clean exit of a real dev server measured was 2.2 s (Next.js 15).
+#: Seconds from SIGTERM to SIGKILL. The slowest clean exit of a real dev server measured was 2.2 s (Next.js
+#: 15).
 DEFAULT_GRACE = 5.0
 #: Seconds that the kernel gets to make killed processes disappear, under load.
 KILL_BUDGET = 5.0
@@ -129,13 +131,15 @@ class _Shutdown:
         left = set() if self.sweep else trees.kept(self.tree, infos)
         if left:
             holders = trees.listening([info for info in infos if info.pid in left])
-            left -= {pid for pid, ones in holders.items() if self.inodes.intersection(one.inode for one in ones)}
+            left -= {
+                pid for pid, ones in holders.items() if self.inodes.intersection(one.inode for one in ones)
+            }
         self.left.update({info.pid: info for info in infos if info.pid in left})
         return [info for info in infos if info.pid not in left and not self._detached_since(info)]
 
     def _detached_since(self, info: ProcessInfo) -> bool:
-        # Next.js starts a process to send its telemetry when it is told to stop, in a session of its own: it is
-        # gone a moment later and nobody's to wait for, unless it has our port.
+        # Next.js starts a process to send its telemetry when it is told to stop, in a session of its own: it
+        # is gone a moment later and nobody's to wait for, unless it has our port.
         if self.termed_at is None or info.pid in self.known or self.tree.leader is None:
             return False
         own_session = info.sid != self.tree.leader.pid
@@ -148,8 +152,8 @@ class _Shutdown:
         self.inodes = {one.inode for ones in held.values() for one in ones}
         # A kept process that shares one of the server's own sockets is no bystander.
         own = {one.inode for info in alive for one in held.get(info.pid, [])}
-        for pid in [pid for pid in self.left if own.intersection(one.inode for one in held.get(pid, []))]:
-            alive.append(self.left.pop(pid))
+        sharers = [pid for pid in self.left if own.intersection(one.inode for one in held.get(pid, []))]
+        alive.extend(self.left.pop(pid) for pid in sharers)
         self.inodes = own
 
     def _signal_all(self, infos: list[ProcessInfo], signum: int) -> None:

@@ -17,7 +17,7 @@ _on = os.environ.get("DEVSUP_DEBUG", "") not in ("", "0")
 
 def enable() -> None:
     """Tell the steps from here on."""
-    global _on  # noqa: PLW0603 - the switch is per process, as stderr is
+    global _on
     _on = True
 
 

@@ -18,27 +18,41 @@ from devsup.models import Identity
 from devsup.records import Record
 from devsup.system import ProcessInfo
 
-__all__ = ["MARKER", "Marker", "Tree", "inside", "kept", "listening", "marked", "marker_of", "members", "show"]
+__all__ = [
+    "MARKER",
+    "Marker",
+    "Tree",
+    "inside",
+    "is_guard",
+    "kept",
+    "listening",
+    "marked",
+    "marker_of",
+    "members",
+    "show",
+]
 
 #: The environment variable that guards, servers and all their descendants carry.
 MARKER = "DEVSUP_MARKER"
 _PREFIX = f"{MARKER}=".encode()
 
-#: Programs that a dev server may start, that detach themselves, and that other projects share: ending them with
-#: the server would take a user's editor or another project's file watcher along. Matched against the whole
-#: program name (argv[0] or comm, without folder).
-_SHARED_PROGRAMS = frozenset(
+#: Programs that a dev server may start, that detach themselves, and that other projects share: ending them
+#: with the server would take a user's editor or another project's file watcher along. Matched against the
+#: whole program name (argv[0] or comm, without folder).
+_SHARED_PROGRAMS = frozenset((
     # Editors opened from an error overlay (the table of launch-editor, which Next.js, Expo and Vite use).
-    "appcode atom brackets charm clion code code-insiders codium cursor emacs emacsclient goland gvim idea joe micro"
-    " mvim nano neovide notepad++ nvim phpstorm pycharm rider rmate rubymine studio subl sublime_text vim vscodium"
-    " webstorm windsurf zed zeditor"
+    "appcode", "atom", "brackets", "charm", "clion", "code", "code-insiders", "codium", "cursor", "emacs",
+    "emacsclient", "goland", "gvim", "idea", "joe", "micro", "mvim", "nano", "neovide", "notepad++", "nvim",
+    "phpstorm", "pycharm", "rider", "rmate", "rubymine", "studio", "subl", "sublime_text", "vim", "vscodium",
+    "webstorm", "windsurf", "zed", "zeditor",
     # Browsers and openers.
-    " brave chrome chromium chromium-browser firefox google-chrome microsoft-edge msedge opera safari xdg-open"
+    "brave", "chrome", "chromium", "chromium-browser", "firefox", "google-chrome", "microsoft-edge", "msedge",
+    "opera", "safari", "xdg-open",
     # Emulators and device bridges.
-    " adb emulator simulator"
+    "adb", "emulator", "simulator",
     # Watchers, build daemons and agents that serve every project of the user.
-    " watchman gradle gpg-agent ssh-agent tmux screen dbus-daemon".split()
-)
+    "watchman", "gradle", "gpg-agent", "ssh-agent", "tmux", "screen", "dbus-daemon",
+))  # fmt: skip
 _SHARED_PREFIXES = ("qemu-system", "tmux: ", "jetbrains-")
 #: Daemons known by an argument, since the program is only an interpreter.
 _SHARED_ARGUMENTS = ("GradleDaemon", "nx/src/daemon/server/start.js", "turbo\0daemon", "KotlinCompileDaemon")
@@ -134,15 +148,15 @@ def _add_strays(tree: Tree, found: dict[int, ProcessInfo], seen: set[int]) -> No
             continue  # older than the server: cannot have come from it
         marker = marker_of(pid)
         if marker is not None:
-            if marker.id == tree.id and not _is_guard(pid):
+            if marker.id == tree.id and not is_guard(pid):
                 found[pid] = info
         elif group is not None and group in (info.sid, info.pgid):
             found[pid] = info
 
 
 def _still_names(leader: Identity) -> bool:
-    # The kernel gives a pid to nobody while a session or group has it as its number. So a missing leader leaves
-    # its number to its session; a living stranger under that pid means that the session has ended.
+    # The kernel gives a pid to nobody while a session or group has it as its number. So a missing leader
+    # leaves its number to its session; a living stranger under that pid means that the session has ended.
     try:
         now = system.process(leader.pid)
     except PermissionError:
@@ -163,7 +177,8 @@ def _is_anothers(pid: int, own: str) -> bool:
     return marker is not None and marker.id != own
 
 
-def _is_guard(pid: int) -> bool:
+def is_guard(pid: int) -> bool:
+    """Tell whether ``pid`` is a guard, of whatever server."""
     return any("devsup/guard/__main__.py" in word for word in system.cmdline(pid)[:6])
 
 
@@ -204,8 +219,10 @@ def _is_shared(info: ProcessInfo) -> bool:
     return any(argument in line for argument in _SHARED_ARGUMENTS)
 
 
-def listening(infos: list[ProcessInfo], *, ignore: frozenset[int] = frozenset()) -> dict[int, list[system.Listener]]:
-    """Return which of ``infos`` hold listening sockets (without those whose inode is in ``ignore``), by pid."""
+def listening(
+    infos: list[ProcessInfo], *, ignore: frozenset[int] = frozenset()
+) -> dict[int, list[system.Listener]]:
+    """Return the listening sockets that ``infos`` hold, by pid, without those inodes in ``ignore``."""
     listeners = {one.inode: one for one in system.listeners() if one.inode not in ignore}
     if not listeners:
         return {}

@@ -1,5 +1,6 @@
 """
-The guard: one small process per server that starts it, knows its tree, sees it ready, sees its exit, stops it.
+The guard: one small process per server that starts it, knows its tree, sees it ready, sees its exit, stops
+it.
 
 * ``__main__``  detaches from the caller before anything else is loaded
 * ``spawn``     how a caller starts a guard (the only part that runs outside one)

@@ -1,5 +1,6 @@
 """
-What a guard was asked to run, as a file in the state folder: written before the guard starts, never changed after.
+What a guard was asked to run, as a file in the state folder: written before the guard starts, never changed
+after.
 
 It never holds the environment. The registry is rebuilt from these files when it is lost.
 """

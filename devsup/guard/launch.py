@@ -68,7 +68,7 @@ class Gated(Record):
 
 
 def fork(job: Job, environ: dict[bytes, bytes], log: int) -> Gated:
-    """Fork the server's first process; it waits at the gate, in a session of its own, with its log in place."""
+    """Fork the server's first process: at the gate, in a session of its own, with its log in place."""
     gate_read, gate_write = os.pipe()
     report_read, report_write = os.pipe()
     # Until the child has reset its handlers a signal would run the guard's, and wake the guard by their pipe.
@@ -97,7 +97,7 @@ def _become_the_server(job: Job, environ: dict[bytes, bytes], log: int, gate: in
         doing = f"cannot enter `{job.cwd}`"
         os.chdir(job.cwd)
         doing = f"cannot execute `{job.executable}`"
-        os.execve(job.executable, job.command, environ)  # noqa: S606 - no shell is wanted
+        os.execve(job.executable, job.command, environ)
     except OSError as error:
         os.write(report, f"{error.errno} {doing}".encode())
     finally:
@@ -105,7 +105,8 @@ def _become_the_server(job: Job, environ: dict[bytes, bytes], log: int, gate: in
 
 
 def _reset_signals() -> None:
-    # Python ignores SIGPIPE and SIGXFSZ, a shell's background job ignores SIGINT, and both would be inherited.
+    # Python ignores SIGPIPE and SIGXFSZ, a shell's background job ignores SIGINT, and both would be
+    # inherited.
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         try:

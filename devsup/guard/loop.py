@@ -1,8 +1,9 @@
 """
 The guard at work: one `poll()` over signals, processes, probes and timers, from the claim to the end.
 
-One thread. The registry is the only thing shared with others, and every write to it names the generation, so a
-write that comes too late changes nothing. A signal only says "look at your row": what is asked stands there.
+One thread. The registry is the only thing shared with others, and every write to it names the generation, so
+a write that comes too late changes nothing. A signal only says "look at your row": what is asked stands
+there.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import sqlite3
 import sys
 import time
 
-from devsup import identity, shutdown, system, tree as trees
+from devsup import identity, shutdown, system
+from devsup import tree as trees
 from devsup.clock import now_ms
 from devsup.errors import DevsupError
-from devsup.guard import job as jobs, launch
+from devsup.guard import job as jobs
+from devsup.guard import launch
 from devsup.guard.spawn import ADOPT
 from devsup.guard.table import TRANSITIONS, Happening
 from devsup.guard.watch import Watch
@@ -40,7 +43,8 @@ __all__ = ["Guard", "main"]
 LIVED_AFTER = 1.0
 #: Seconds that the rest of a tree gets to serve after its leader ended with 0 before it was ready.
 LEADER_SETTLE = 2.0
-#: Seconds for a listener to be replaced (Next.js takes 0.2 when its configuration changes) before `unhealthy`.
+#: Seconds for a listener to be replaced (Next.js takes 0.2 when its configuration changes) before
+#: `unhealthy`.
 REPLACE_WITHIN = 3.0
 #: The same where the leader has ended too: what is left is then on its way out.
 REPLACE_WITHOUT_LEADER = 1.0
@@ -95,7 +99,7 @@ class Guard:
             self._turn()
         return 0
 
-    # -- the loop ---------------------------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         poll = select.poll()
@@ -202,7 +206,7 @@ class Guard:
         assert self.lost_at is not None
         return self.lost_at + (REPLACE_WITHIN if self.left is None else REPLACE_WITHOUT_LEADER)
 
-    # -- what happens -----------------------------------------------------------------------------------------
+    # -- what happens --------------------------------------------------------------------------------
 
     def _launch(self) -> bool:
         job = self.job
@@ -309,9 +313,11 @@ class Guard:
         if state is None:
             return
         ended = self._shut_down(grace=shutdown.DEFAULT_GRACE, sweep=False)
-        how = f"exit code {code}" if number is None else f"signal {number}"
-        self._end(state, ended=ended, reason=how if code is not None or number is not None else "ended", keep=self.was_up,
-                  code=code, number=number)  # fmt: skip
+        if number is not None:
+            reason = f"signal {number}"
+        else:
+            reason = "ended" if code is None else f"exit code {code}"
+        self._end(state, ended=ended, reason=reason, keep=self.was_up, code=code, number=number)
 
     def _shut_down(self, *, grace: float, sweep: bool) -> Ended:
         self.watch.stop()
@@ -334,8 +340,8 @@ class Guard:
     ) -> None:
         """Write the end; only then is the leader's number given back to the kernel."""
         if ended is not None and ended.survivors:
-            # It is not over, and saying so would be a lie: the row stays, and who asked for the stop tries once
-            # more without a guard.
+            # It is not over, and saying so would be a lie: the row stays, and who asked for the stop tries
+            # once more without a guard.
             _log(f"survivors: {ended.survivors}")
             self.state = state
             self._close_pipe()
@@ -369,7 +375,7 @@ class Guard:
             _log(f"cannot write `{state.value}`: {error}")
         self.state = state
 
-    # -- processes --------------------------------------------------------------------------------------------
+    # -- processes -----------------------------------------------------------------------------------
 
     def tree(self) -> Tree:
         """Return the server's tree as this guard knows it."""
@@ -410,7 +416,7 @@ class Guard:
         if handle is not None:
             os.close(handle)
 
-    # -- the outside ------------------------------------------------------------------------------------------
+    # -- the outside ---------------------------------------------------------------------------------
 
     def _environ(self) -> dict[bytes, bytes]:
         job = self.job
@@ -468,7 +474,7 @@ def _log(text: str) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Guard the server that ``argv`` (HOME, ID, GENERATION, MODE) names; the guard's log is on descriptor 2."""
+    """Guard the server that ``argv`` (HOME, ID, GENERATION, MODE) names; its own log is descriptor 2."""
     home, server, _, mode, *_ = argv
     system.become_subreaper()
     job = jobs.read(Home(home).job(server))

@@ -44,7 +44,10 @@ class Hearing:
         os.close(self._fd)
 
     def wait(self, step: str, deadline: float) -> bool:
-        """Wait until ``step`` was heard (True), or the guard has closed the pipe or the deadline is over (False)."""
+        """
+        Wait until ``step`` was heard (True), or the guard has closed the pipe or the deadline is over
+        (False).
+        """
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         while step not in self.steps and not self.ended:

@@ -1,8 +1,8 @@
 """
 Readiness as part of the guard's loop: when to look next, which descriptors to wait on, what was found.
 
-It never blocks. A look finds the tree's listening socket; kinds with an HTTP check then get one request; others
-must hold the socket for a moment, since a port test opens one too.
+It never blocks. A look finds the tree's listening socket; kinds with an HTTP check then get one request;
+others must hold the socket for a moment, since a port test opens one too.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch"]
 
-#: A socket must be there this long where no HTTP answer proves it. Expo's port test holds one for some ms; the
-#: stand-in of the tests for 20.
+#: A socket must be there this long where no HTTP answer proves it. Expo's port test holds one for some ms;
+#: the stand-in of the tests for 20.
 _SETTLE = 0.06
 #: Pause after a probe that was refused or said "not yet".
 _ASK_AGAIN = 0.05

@@ -1,9 +1,9 @@
 """
 One exclusive lock on one file, for one process at a time; its holder writes down who it is.
 
-Plain `flock`, the same call that the filelock library makes on the same file, so the two exclude each other (a
-test shows it). Importing filelock takes three times a bare interpreter, and a hundred starts that find nothing
-running would each pay that before they could see that another was first.
+Plain `flock`, the same call that the filelock library makes on the same file, so the two exclude each other
+(a test shows it). Importing filelock takes three times a bare interpreter, and a hundred starts that find
+nothing running would each pay that before they could see that another was first.
 
 An object belongs to one thread. Two objects on one path exclude each other, also in one process.
 """

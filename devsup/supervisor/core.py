@@ -1,9 +1,9 @@
 """
 One object, one method a use case; the CLI and other programs call the same ones.
 
-A `Supervisor` keeps nothing but where it looks (project and state folder), so any number of them, in any number
-of threads and processes, may work side by side. The modules of each use case are loaded when it is called: a
-`list` does not pay for `start`.
+A `Supervisor` keeps nothing but where it looks (project and state folder), so any number of them, in any
+number of threads and processes, may work side by side. The modules of each use case are loaded when it is
+called: a `list` does not pay for `start`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from devsup.supervisor.view import Life, life, server_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from builtins import list as List  # noqa: N812 - `list` is a method of the class below
     from collections.abc import Callable, Mapping, Sequence
-
-    from builtins import list as List  # noqa: N812, ICN003 - `list` is a method of the class below
 
     from devsup.models import Unmanaged
     from devsup.supervisor.targets import Target
@@ -54,7 +53,7 @@ class Supervisor:
     """
 
     def __init__(self, project: str | None = None, home: str | None = None) -> None:
-        from devsup.apps.project import find_project  # noqa: PLC0415 - keeps `version` from loading it
+        from devsup.apps.project import find_project
 
         self.cwd = os.path.abspath(project if project is not None else os.getcwd())
         if not os.path.isdir(self.cwd):
@@ -63,7 +62,7 @@ class Supervisor:
         self.home = Home(os.path.abspath(home)) if home is not None else find_home()
         self.notes: list[str] = []
 
-    # -- start ------------------------------------------------------------------------------------------------
+    # -- start ---------------------------------------------------------------------------------------
 
     def start(
         self,
@@ -80,18 +79,18 @@ class Supervisor:
         """
         Return the app's server: the one that runs, or a new one that is ready.
 
-        ``port`` is a number or ``"auto"``; ``env`` is added to the environment ``environ`` (the process's own by
-        default); ``timeout`` is one deadline in seconds over everything.
+        ``port`` is a number or ``"auto"``; ``env`` is added to ``environ``, by default the environment of this
+        process; ``timeout`` is one deadline in seconds, over all of it.
 
-        :raises NotFound, Ambiguous, UsageError, ConfigInvalid: there is no such app, or it cannot be told which
+        :raises NotFound, Ambiguous, UsageError, ConfigInvalid: there is no such app, or not only one
         :raises MissingExecutable, MissingDependencies: it cannot run; nothing was started
         :raises PortTaken, UnmanagedRunning: somebody else has its port or folder
         :raises NameTaken, InsideItself, LimitReached, LockTimeout: see each
         :raises ExitedEarly, StoppedMeanwhile: it is not there any more
         :raises NotReady: the deadline is over; it goes on starting
         """
-        from devsup.apps import commands  # noqa: PLC0415 - see the module's docstring
-        from devsup.supervisor.start import Starter  # noqa: PLC0415
+        from devsup.apps import commands
+        from devsup.supervisor.start import Starter
 
         deadline = time.monotonic() + timeout
         environ = os.environ if environ is None else environ
@@ -116,11 +115,11 @@ class Supervisor:
 
         Its guard does it, with the environment it has kept. Without a guard the caller's environment is used.
         """
-        from devsup.supervisor.restart import restart  # noqa: PLC0415
+        from devsup.supervisor.restart import restart
 
         return restart(self, target, timeout=timeout, grace=grace, on_progress=on_progress)
 
-    # -- stop -------------------------------------------------------------------------------------------------
+    # -- stop ----------------------------------------------------------------------------------------
 
     def stop(
         self,
@@ -137,7 +136,7 @@ class Supervisor:
         A failure of one target is in its result and does not touch the others. ``grace`` is in seconds from
         SIGTERM to SIGKILL; ``sweep`` also ends what the servers have started and shared with others.
         """
-        from devsup.supervisor.stop import stop_all_of  # noqa: PLC0415
+        from devsup.supervisor.stop import stop_all_of
 
         rows: list[Row] = []
         registry = Registry(self.home)
@@ -153,7 +152,7 @@ class Supervisor:
         )
         return StopResults(results, [*registry.warnings, *self.notes])
 
-    # -- look -------------------------------------------------------------------------------------------------
+    # -- look ----------------------------------------------------------------------------------------
 
     def list(self, *, everywhere: bool = False, ended: bool = False) -> ServerList:
         """Return the servers of this project (or ``everywhere``) as they are at one moment."""
@@ -190,14 +189,16 @@ class Supervisor:
         return now is not None and now.generation == row.generation and now.state is row.state
 
     def _unmanaged(self, servers: Sequence[Server]) -> List[Unmanaged]:
-        from devsup.apps.unmanaged import find_unmanaged  # noqa: PLC0415
+        from devsup.apps.unmanaged import find_unmanaged
 
-        return find_unmanaged(self.project, self.cwd, known={server.cwd for server in servers if server.exit_code is None})
+        return find_unmanaged(
+            self.project, self.cwd, known={server.cwd for server in servers if server.exit_code is None}
+        )
 
     def status(self, target: str) -> StatusResult:
         """Return one server and the processes of its tree; an ended one answers from the history."""
-        from devsup import tree as trees  # noqa: PLC0415
-        from devsup.supervisor.view import tree_of  # noqa: PLC0415
+        from devsup import tree as trees
+        from devsup.supervisor.view import tree_of
 
         found, alive = self._find(target)
         processes = []
@@ -216,7 +217,9 @@ class Supervisor:
         server = server_of(found.row, alive)
         name = server.app or server.session
         if alive in (Life.ENDED, Life.DEAD):
-            raise NotFound(f"`{server.session}` does not run ({server.state.value})", hint=f"devsup start {name}")
+            raise NotFound(
+                f"`{server.session}` does not run ({server.state.value})", hint=f"devsup start {name}"
+            )
         if server.url is None:
             raise NotReady(f"`{server.session}` does not listen yet", hint=f"devsup wait {name}")
         if alive is Life.LIVE:
@@ -228,8 +231,8 @@ class Supervisor:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> StartResult:  # fmt: skip
         """Wait until a server is ready, or ``gone``; the errors are those of `start`."""
-        from devsup.supervisor import ready  # noqa: PLC0415
-        from devsup.supervisor.waiting import Ticker  # noqa: PLC0415
+        from devsup.supervisor import ready
+        from devsup.supervisor.waiting import Ticker
 
         began = time.monotonic()
         found, alive = self._find(target)
@@ -240,7 +243,8 @@ class Supervisor:
             row, alive = ready.follow_down(registry, row, alive, deadline=began + timeout, ticker=ticker)
         elif alive in (Life.ENDED, Life.DEAD):
             raise NotFound(
-                f"`{row.session}` does not run ({row.state.value})", hint=f"devsup start {row.app or row.session}"
+                f"`{row.session}` does not run ({row.state.value})",
+                hint=f"devsup start {row.app or row.session}",
             )
         elif alive is not Life.FOREIGN and row.state not in (State.RUNNING, State.READY):
             row = ready.follow_guarded(registry, row, deadline=began + timeout, ticker=ticker)
@@ -262,20 +266,22 @@ class Supervisor:
 
         :raises NotFound: no such server, or its log is gone
         """
-        from devsup.supervisor.reading import read_page  # noqa: PLC0415
+        from devsup.supervisor.reading import read_page
 
         found, alive = self._find(target)
-        return read_page(self.home, found.row, alive, lines=lines, after=after, max_bytes=max_bytes, wait=wait)
+        return read_page(
+            self.home, found.row, alive, lines=lines, after=after, max_bytes=max_bytes, wait=wait
+        )
 
     def _find(self, target: str) -> tuple[Target, Life]:
-        from devsup.supervisor.targets import find  # noqa: PLC0415
+        from devsup.supervisor.targets import find
 
         registry = Registry(self.home)
         found = find(registry, self.project, target)
         self.notes += registry.warnings
         return found, Life.ENDED if found.ended else life(found.row)
 
-    # -- the names for other programs -------------------------------------------------------------------------
+    # -- the names for other programs ----------------------------------------------------------------
 
     def start_server(
         self,

@@ -29,6 +29,12 @@ def read_page(
 ) -> LogPage:
     """Return a page; with ``wait`` block so many seconds at most until there is something new or the end."""
     deadline = time.monotonic() + wait
+
+    def older(generation: int) -> str | None:
+        path = home.log(project, session, generation)
+        return path if os.path.isfile(path) else None
+
+    project, session = row.project, row.session
     while True:
         page = logs.page(
             row.log,
@@ -37,7 +43,7 @@ def read_page(
             after=after,
             lines=lines,
             max_bytes=max_bytes,
-            older=lambda generation: _existing(home.log(row.project, row.session, generation)),
+            older=older,
         )
         if page.text or page.ended or page.reset or time.monotonic() >= deadline:
             return page
@@ -70,7 +76,3 @@ class _Watch:
             return True
         self.alive = Life.ENDED
         return True
-
-
-def _existing(path: str) -> str | None:
-    return path if os.path.isfile(path) else None

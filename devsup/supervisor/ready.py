@@ -33,7 +33,13 @@ def tail(path: str) -> str:
 
 
 def follow(
-    registry: Registry, row: Row, *, deadline: float, ticker: Ticker, until_recorded: bool = False, restarted: bool = False
+    registry: Registry,
+    row: Row,
+    *,
+    deadline: float,
+    ticker: Ticker,
+    until_recorded: bool = False,
+    restarted: bool = False,
 ) -> Row | None:
     """
     Wait until ``row``'s server is up, for a caller that hears of it only through the registry.
@@ -78,7 +84,9 @@ def follow_guarded(registry: Registry, row: Row, *, deadline: float, ticker: Tic
     return found
 
 
-def follow_down(registry: Registry, row: Row, alive: Life, *, deadline: float, ticker: Ticker) -> tuple[Row, Life]:
+def follow_down(
+    registry: Registry, row: Row, alive: Life, *, deadline: float, ticker: Ticker
+) -> tuple[Row, Life]:
     """
     Wait until nothing of ``row``'s server is left.
 
@@ -88,14 +96,17 @@ def follow_down(registry: Registry, row: Row, alive: Life, *, deadline: float, t
     while alive not in (Life.ENDED, Life.DEAD):
         if time.monotonic() >= deadline:
             raise NotReady(
-                f"`{row.session}` still runs ({row.state.value})", hint=f"devsup stop {row.app or row.session}"
+                f"`{row.session}` still runs ({row.state.value})",
+                hint=f"devsup stop {row.app or row.session}",
             )
         ticker.tick(f"waiting for the end of `{row.session}`", row.log)
         pause(deadline)
         if changes.any():
             now = registry.row(row.id)
             if now is None or now.generation != row.generation:
-                ended = [one for one in registry.ended(id=row.id, limit=50) if one.generation == row.generation]
+                ended = [
+                    one for one in registry.ended(id=row.id, limit=50) if one.generation == row.generation
+                ]
                 return (ended[0] if ended else row.replace(state=State.STOPPED)), Life.ENDED
             row, alive = now, life(now)
     return row, alive
@@ -120,7 +131,9 @@ def conclude(registry: Registry, row: Row, *, wait: bool, failures: Sequence[Seq
     if wait and now.state is State.STARTING:
         raise _not_ready(registry, now)
     if now.state is State.STOPPING:
-        raise StoppedMeanwhile(f"`{row.session}` is being stopped", hint=f"devsup start {row.app or row.session}")
+        raise StoppedMeanwhile(
+            f"`{row.session}` is being stopped", hint=f"devsup start {row.app or row.session}"
+        )
     return now
 
 
@@ -136,7 +149,9 @@ def _from_history(registry: Registry, row: Row, failures: Sequence[Sequence[str]
     raise ended_error(last, failures)
 
 
-def ended_error(row: Row, failures: Sequence[Sequence[str]]) -> StoppedMeanwhile | ExitedEarly | InternalError:
+def ended_error(
+    row: Row, failures: Sequence[Sequence[str]]
+) -> StoppedMeanwhile | ExitedEarly | InternalError:
     """Return the error that tells how the server of ``row`` ended."""
     name = row.app or row.session
     server = server_of(row, Life.ENDED)

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["restart"]
 
-_LOST_ENVIRONMENT = "its guard was gone: it was started with this caller's environment, without earlier --env values"
+_LOST_ENVIRONMENT = (
+    "its guard was gone: it was started with this caller's environment, without earlier --env values"
+)
 
 
 def restart(
@@ -78,11 +80,13 @@ def _start_again(
     on_progress: Callable[[Progress], None] | None,
 ) -> StartResult:
     """Start what has no guard: it ended, or its guard was killed."""
-    from devsup.supervisor.core import Supervisor as Same  # noqa: PLC0415 - the class that calls this
+    from devsup.supervisor.core import Supervisor as Same
 
     if alive is not Life.ENDED and alive is not Life.DEAD:
         supervisor.stop([row.id], grace=grace)
     there = Same(row.cwd, supervisor.home.root)
-    result = there.start(row.app, command=row.command, port=row.asked_port, timeout=timeout, on_progress=on_progress)
+    result = there.start(
+        row.app, command=row.command, port=row.asked_port, timeout=timeout, on_progress=on_progress
+    )
     notes = [_LOST_ENVIRONMENT] if alive is not Life.ENDED else []
     return result.replace(notes=[*result.notes, *notes])

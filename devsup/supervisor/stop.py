@@ -27,6 +27,7 @@ from devsup.tree import Tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from threading import Thread
+    from typing import Any
 
     from devsup.paths import Home
     from devsup.supervisor.targets import Target
@@ -40,7 +41,14 @@ _LOOK_EVERY = 0.02
 
 
 def stop_all_of(
-    home: Home, project: str, texts: list[str], rows: list[Row], *, grace: float, sweep: bool, everywhere: bool = False
+    home: Home,
+    project: str,
+    texts: list[str],
+    rows: list[Row],
+    *,
+    grace: float,
+    sweep: bool,
+    everywhere: bool = False,
 ) -> list[StopResult]:
     """Stop what ``texts`` mean and all of ``rows``; return a result for each, in that order."""
     registry = Registry(home)
@@ -136,7 +144,9 @@ class _Stop:
         self.row = row
         alive = view.life(row)
         if alive is Life.FOREIGN:
-            self._finish(Outcome.REFUSED, error="not_ours", message="it belongs to another machine or container")
+            self._finish(
+                Outcome.REFUSED, error="not_ours", message="it belongs to another machine or container"
+            )
         elif alive is Life.ENDED:
             self.registry.dismiss(row.id, row.generation)
             self._finish(Outcome.ALREADY_STOPPED)
@@ -192,7 +202,7 @@ class _Stop:
 
     def _do_it_here(self, row: Row, outcome: Outcome) -> None:
         """End the tree without a guard; in a thread of its own, so that other targets do not wait."""
-        import threading  # noqa: PLC0415 - only a server whose guard was killed needs it
+        import threading
 
         self.worker = threading.Thread(target=self._end_tree, args=(row, outcome), daemon=True)
         self.worker.start()
@@ -248,14 +258,14 @@ class _Stop:
         self._finish(
             Outcome.FAILED,
             error="busy",
-            message=f"another operation on `{self.row.session}` did not end within {self.deadline - self.began:.0f} s",
+            message=f"something else with `{self.row.session}` did not end in {self.deadline - self.began:.0f} s",
         )
 
     def _finish(
         self,
         outcome: Outcome,
         *,
-        seen: dict[str, object] | None = None,
+        seen: dict[str, Any] | None = None,
         error: str | None = None,
         message: str | None = None,
         port_free: bool | None = None,
@@ -276,7 +286,7 @@ class _Stop:
             target=self.target.text,
             server=view.server_of(self.row, alive),
             outcome=outcome,
-            signals=[str(name) for name in _list(seen.get("signals"))],
+            signals=seen.get("signals") or [],
             escalated=bool(seen.get("escalated")),
             ms=round((time.monotonic() - self.began) * 1e3),
             survivors=survivors,
@@ -292,12 +302,12 @@ class _Stop:
             self.handle = None
 
 
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
 def _members(value: object) -> list[Member]:
-    return [one if isinstance(one, Member) else Member(**one) for one in _list(value)]  # type: ignore[arg-type]
+    return (
+        [one if isinstance(one, Member) else Member(**one) for one in value]
+        if isinstance(value, list)
+        else []
+    )
 
 
 def _refusal(text: str, error: DevsupError) -> StopResult:

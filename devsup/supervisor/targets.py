@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from devsup import identity, ports, system, tree as trees
+from devsup import identity, ports, system
+from devsup import tree as trees
 from devsup.errors import Ambiguous, NotFound, NotOurs, UsageError
 from devsup.models import Row
 from devsup.records import Record
@@ -58,7 +59,11 @@ def _by_name(registry: Registry, project: str, text: str, *, everywhere: bool) -
         raise Ambiguous(
             f"`{text}` runs in {len(named)} projects",
             hint=f"devsup stop {named[0].leader.pid if named[0].leader else named[0].id}",
-            details={"candidates": [{"session": row.session, "project": row.project, "id": row.id} for row in named]},
+            details={
+                "candidates": [
+                    {"session": row.session, "project": row.project, "id": row.id} for row in named
+                ]
+            },
         )
     for row in registry.ended(project=project, limit=200):
         if text in (row.app, row.session, row.id):
@@ -79,10 +84,14 @@ def _by_pid(registry: Registry, text: str, pid: int) -> Target:
         owner = _member_of(rows, pid)
         if owner is not None:
             name = owner.app or owner.session
-            return Target(text, owner, ended=False, notes=[f"pid {pid} belongs to `{name}` (pid {_pid(owner)})"])
+            return Target(
+                text, owner, ended=False, notes=[f"pid {pid} belongs to `{name}` (pid {_pid(owner)})"]
+            )
     ended = registry.ended(pid=pid)
     if ended:
-        notes: list[str] = [f"pid {pid} is now another process, which devsup did not start"] if holder is not None else []
+        notes: list[str] = (
+            [f"pid {pid} is now another process, which devsup did not start"] if holder is not None else []
+        )
         return Target(text, ended[0], ended=True, notes=notes)
     if holder is not None or _exists(pid):
         command = " ".join(system.cmdline(pid)) or "unknown"
@@ -126,7 +135,9 @@ def _member_of(rows: list[Row], pid: int) -> Row | None:
     marker = trees.marker_of(pid)
     if marker is not None:
         row = next((row for row in rows if row.id == marker.id), None)
-        return row if row is not None and life(row) in (Life.LIVE, Life.ORPHANED) and _is_own(row, pid) else None
+        return (
+            row if row is not None and life(row) in (Life.LIVE, Life.ORPHANED) and _is_own(row, pid) else None
+        )
     try:
         info = system.process(pid)
     except PermissionError:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from devsup import identity, readiness, system, tree as trees
+from devsup import identity, readiness, system
+from devsup import tree as trees
 from devsup.clock import iso
 from devsup.models import ENDED_STATES, Row, Server, State
 from devsup.tree import Tree

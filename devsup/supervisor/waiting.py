@@ -1,8 +1,8 @@
 """
 Wait for what another process writes to the registry, without asking it more often than something changes.
 
-A hundred callers may wait for one server: each looks at the files' times every 20 ms (2 us) and reads rows only
-when they have moved, or five times a second, since times are as coarse as the kernel's tick.
+A hundred callers may wait for one server: each looks at the files' times every 20 ms (2 us) and reads rows
+only when they have moved, or five times a second, since times are as coarse as the kernel's tick.
 """
 
 from __future__ import annotations

@@ -1,0 +1,72 @@
+"""
+Write down what a guard is to run, and start it with the environment that its server shall have.
+
+The environment goes from process to process and is never written anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+
+from devsup.apps.presets import KINDS
+from devsup.guard import job as jobs
+from devsup.guard.job import Job
+from devsup.guard.spawn import Hearing, spawn
+from devsup.tree import MARKER, Marker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from devsup.apps.commands import Plan
+    from devsup.models import Row
+    from devsup.paths import Home
+
+__all__ = ["launch_guard"]
+
+
+def launch_guard(
+    home: Home, row: Row, plan: Plan, executable: str, environ: Mapping[str, str], *, mode: str
+) -> Hearing:
+    """
+    Start the guard of ``row``; ``environ`` is the caller's environment, which the plan changes.
+
+    :raises InternalError: the guard cannot be started
+    :raises OSError: the job cannot be written
+    """
+    job = Job(
+        id=row.id,
+        generation=row.generation,
+        home=home.root,
+        scope=row.scope,
+        netns=row.netns,
+        project=row.project,
+        session=row.session,
+        app=row.app,
+        kind=row.kind,
+        cwd=row.cwd,
+        command=row.command,
+        executable=executable,
+        port=row.asked_port,
+        default_port=KINDS[plan.kind].default_port,
+        folder=row.folder,
+        probe=plan.probe,
+        log=row.log,
+        owner=row.owner,
+        started_at=row.started_at,
+    )
+    os.makedirs(os.path.dirname(row.log), mode=0o700, exist_ok=True)
+    jobs.write(home.job(row.id), job)
+    marker = Marker(home.root, row.project, row.session, row.id, row.generation)
+    changed = {**_server_environ(environ, plan), MARKER: str(marker)}
+    return spawn(job, changed, mode=mode, log=home.guard_log(row.project, row.session))
+
+
+def _server_environ(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:
+    result = dict(environ)
+    for name, value in plan.env.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = value
+    return result

@@ -1,0 +1,131 @@
+"""
+What must be so before a server is reserved: nobody else has its port, its folder or its session.
+
+Asked under the session's lock. Reads only, but for the automatic ports that are remembered. Every answer is
+advisory: the reservation's unique indexes and the server's own bind decide.
+"""
+
+from __future__ import annotations
+
+from devsup import ports, system
+from devsup import tree as trees
+from devsup.apps import nextlock
+from devsup.errors import NameTaken, PortTaken, UnmanagedRunning, UsageError
+from devsup.registry import FolderBusy, PortLeased
+from devsup.supervisor.view import Life, life, server_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from devsup.apps.commands import Plan
+    from devsup.models import Row
+    from devsup.paths import Home
+    from devsup.registry import Registry
+
+__all__ = ["MAX_SERVERS", "limit", "refuse_doubles", "refuse_occupied", "with_port"]
+
+#: Servers at most, where `DEVSUP_MAX_SERVERS` does not say otherwise.
+MAX_SERVERS = 32
+
+
+def limit(environ: Mapping[str, str]) -> int:
+    """
+    Return how many servers may run at once.
+
+    :raises UsageError: `DEVSUP_MAX_SERVERS` is no number from 1
+    """
+    text = environ.get("DEVSUP_MAX_SERVERS") or str(MAX_SERVERS)
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise UsageError(
+            f"DEVSUP_MAX_SERVERS is `{text}`, not a number from 1", hint="unset DEVSUP_MAX_SERVERS"
+        )
+    return int(text)
+
+
+def refuse_doubles(home: Home, plan: Plan) -> None:
+    """
+    Refuse what runs elsewhere already.
+
+    :raises NameTaken: the same session runs under another state folder
+    :raises UnmanagedRunning: a Next.js server that devsup did not start runs in the folder
+    """
+    for info, marker in trees.marked():
+        same = marker.project == plan.project and marker.session == plan.session
+        # A guard alone is on its way out, or waits for its server to be recorded.
+        if same and marker.home != home.root and not trees.is_guard(info.pid):
+            raise NameTaken(
+                f"`{plan.session}` of this project runs under another state folder, `{marker.home}` "
+                f"(pid {info.pid})",
+                hint=f"set DEVSUP_HOME={marker.home} to reach it",
+                details={"home": marker.home, "pid": info.pid},
+            )
+    running = nextlock.running(plan.cwd) if plan.kind == "next" else None
+    if running is not None:
+        raise UnmanagedRunning(
+            f"a Next.js server that devsup did not start runs in `{plan.cwd}`: "
+            f"pid {running['pid'] or 'unknown'}, {running['url'] or 'address unknown'}",
+            hint="use that one, or stop it where it was started; then call this again",
+            details={"holder": {**running, "cwd": plan.cwd, "ours": False}},
+        )
+
+
+def with_port(registry: Registry, plan: Plan, scope: str, given_command: list[str] | None) -> Plan:
+    """
+    Return ``plan`` with a port that is free as far as anybody can tell.
+
+    :raises PortTaken: somebody listens on the port asked for
+    """
+    if plan.port_auto:
+        name = plan.app or plan.session
+        taken = set(registry.leases(system.net_namespace())) | {one.port for one in system.listeners()}
+        port = registry.auto_port(plan.project, name)
+        if port is None or port in taken:
+            port = ports.auto_port(plan.project, name, taken=taken)
+            registry.remember_auto_port(plan.project, name, port)
+        return plan.with_port(port)
+    if plan.port is not None:
+        holder = ports.holder(plan.port, registry.rows(scope=scope))
+        if holder is not None:
+            name = (
+                f"pid {holder.pid} (`{holder.command}` in `{holder.cwd}`)"
+                if holder.pid
+                else "another process"
+            )
+            raise _port_taken(plan, given_command, holder.details(), name)
+    return plan
+
+
+def refuse_occupied(plan: Plan, given_command: list[str] | None, busy: FolderBusy | PortLeased) -> Row | None:
+    """
+    Return the dead row that is in the way of a reservation; None if the next try may take another port.
+
+    :raises NameTaken, PortTaken: a living server is in the way
+    """
+    row = busy.row
+    alive = life(row)
+    if alive is Life.DEAD:
+        return row
+    server = server_of(row, alive)
+    name = f"`{row.session}` of `{row.project}` (pid {server.pid})"
+    if isinstance(busy, FolderBusy):
+        raise NameTaken(
+            f"`{row.folder}` already has a server: {name}",
+            hint=f"devsup status {server.pid}" if server.pid else "devsup list --everywhere",
+            details={"server": server},
+        )
+    if plan.port_auto:
+        return None  # somebody was faster
+    holder = {"pid": server.pid, "command": " ".join(row.command), "cwd": row.cwd, "ours": row.id}
+    raise _port_taken(plan, given_command, holder, name)
+
+
+def _port_taken(plan: Plan, given_command: list[str] | None, holder: dict[str, Any], name: str) -> PortTaken:
+    whose = "" if holder["ours"] else ", which devsup did not start"
+    command = f" -- {' '.join(given_command)}" if given_command else ""
+    return PortTaken(
+        f"port {plan.port} is taken by {name}{whose}",
+        hint=f"devsup start {plan.app or ''} --port auto{command}".replace("  ", " "),
+        details={"port": plan.port, "holder": {**holder, "ours": bool(holder["ours"])}},
+    )
