@@ -23,8 +23,8 @@ class Needs(Record):
     """
     The packages that a command needs: a `node_modules` seen from ``dir``.
 
-    ``manager`` installs them in ``install_dir``. ``program`` is the one that is run from there; with ``add`` no
-    `package.json` lists it yet.
+    ``manager`` installs them in ``install_dir``. ``program`` is the one that is run from there; with ``add``
+    no `package.json` lists it yet.
     """
 
     dir: str

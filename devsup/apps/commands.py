@@ -161,7 +161,7 @@ def _explicit(
 
 def _is_own(found: Recognised, own: App | None) -> bool:
     """Tell whether the command runs the very script that its app runs anyway."""
-    return own is not None and found.script is not None and found.script == own.script
+    return own is not None and found.script == own.script is not None and "--bun" not in found.argv
 
 
 def _name(seen: Survey, line: Line, own: App | None) -> str:

@@ -79,16 +79,15 @@ class Survey(Record):
 
         A root that merely runs its packages' scripts is around a folder only where no package is in between.
         """
+        other = False
         for folder in upward(self.cwd, self.project):
             app = self.at(folder)
             if app is not None:
-                return app
+                return None if other and folder == self.project and app.kind == COMMAND.name else app
             package = self.folders.package(folder)
             if isinstance(package, manifest.Broken):
                 return None
-            if package is not None and (package.scripts or package.dependencies):
-                root = self.at(self.project)
-                return root if root is not None and root.kind != COMMAND.name else None
+            other = other or (package is not None and bool(package.scripts or package.dependencies))
         return None
 
     def choose(self, name: str | None) -> App:
@@ -107,13 +106,13 @@ class Survey(Record):
         here = self.around()
         if here is not None and here in same:
             return here
-        if len(same) > 1:
-            raise self._ambiguous(f"`{name}` could be any of", same)
-        if len(same) == 1:
-            return same[0]
         for broken in self.broken:
             if self._may_be(broken, name):
                 raise broken.error()
+        if len(same) > 1:
+            raise self._ambiguous(f"`{name}` could be any of", same)
+        if same:
+            return same[0]
         raise self._unknown(name)
 
     def notes(self) -> list[str]:
@@ -122,7 +121,7 @@ class Survey(Record):
 
     def _choose_any(self) -> App:
         nearest = self.folders.nearest(self.cwd)
-        if isinstance(nearest, manifest.Broken) and (nearest.dir != self.project or not self.apps):
+        if isinstance(nearest, manifest.Broken):
             raise nearest.error()
         if (here := self.around()) is not None:
             return here
@@ -237,13 +236,13 @@ def _draft(folders: Folders, package: manifest.Package) -> App | None:
 
 
 def _kind(package: manifest.Package) -> tuple[Kind | None, str | None]:
-    kinds: dict[str, str] = {}
+    kinds: dict[str, Kind] = {}
     for name in ("dev", "start"):
         if name in package.scripts:
             kinds[name] = scripts.kind_of(package, name)
     for kind in SERVERS:
         for name in kind.scripts:
-            if kinds.get(name) == kind.name:
+            if kinds.get(name) is kind:
                 return kind, name
     for kind in SERVERS:
         if package.dependencies.isdisjoint(kind.dependencies) or not _marked(package.dir, kind):
@@ -260,7 +259,7 @@ def _own_script(package: manifest.Package, kind: Kind) -> str | None:
     first = kind.scripts[0]
     if first in package.scripts and not scripts.delegates(package.scripts[first]):
         return first
-    return next((name for name in package.scripts if scripts.kind_of(package, name) == kind.name), None)
+    return next((name for name in package.scripts if scripts.kind_of(package, name) is kind), None)
 
 
 def manager_of(folders: Folders, folder: str) -> tuple[str, str]:
@@ -281,11 +280,13 @@ def _marked(folder: str, kind: Kind) -> bool:
     return any(os.path.exists(os.path.join(folder, mark)) for mark in kind.marks)
 
 
+def _calls(text: str, kind: Kind) -> bool:
+    call = scripts.call_in(text)
+    return call is not None and call.kind is kind
+
+
 def _hints_at(broken: manifest.Broken, kind: Kind) -> bool:
-    return (
-        any(f'"{name}"' in broken.text for name in kind.dependencies)
-        or scripts.server_in(broken.text) is not None
-    )
+    return any(f'"{name}"' in broken.text for name in kind.dependencies) or _calls(broken.text, kind)
 
 
 def _nothing(project: str, name: str | None = None) -> DevsupError:

@@ -56,6 +56,7 @@ class Folders:
         self.project = project
         self._packages: dict[str, manifest.Package | manifest.Broken | None] = {}
         self._children: dict[str, list[str]] = {}
+        self._foreign: dict[str, bool] = {}
         self._looked = 0
 
     def package(self, folder: str) -> manifest.Package | manifest.Broken | None:
@@ -100,8 +101,11 @@ class Folders:
 
     def foreign(self, folder: str) -> bool:
         """Tell whether ``folder`` is the root of another project, such as a second worktree."""
-        marked = any(os.path.lexists(os.path.join(folder, name)) for name in (".git", "devsup.toml"))
-        return marked and find_project(folder) != self.project
+        known = self._foreign.get(folder)
+        if known is None:
+            marked = any(os.path.lexists(os.path.join(folder, name)) for name in (".git", "devsup.toml"))
+            known = self._foreign[folder] = marked and find_project(folder) != self.project
+        return known
 
     def _add(self, found: dict[str, None], folder: str) -> None:
         if folder not in found and self.package(folder) is not None and not self.foreign(folder):
@@ -126,9 +130,13 @@ class Folders:
     def _inside(self, link: str) -> str:
         """Return the folder that a symlink names if it lies within the project, "" for any other."""
         target = os.path.realpath(link)
-        inside = target.startswith(self.project.rstrip("/") + "/") and os.path.isdir(target)
-        skipped = not SKIPPED.isdisjoint(target[len(self.project) :].split("/"))
-        return target if inside and not skipped else ""
+        if not self._contains(target) or not os.path.isdir(target):
+            return ""
+        parts = target[len(self.project) :].strip("/").split("/")
+        return "" if any(part[0] == "." or part in SKIPPED for part in parts) else target
+
+    def _contains(self, path: str) -> bool:
+        return path.startswith(self.project.rstrip("/") + "/")
 
     def _expand(self, pattern: str) -> list[str]:
         segments = [segment for segment in pattern.split("/") if segment not in ("", ".")]
@@ -136,7 +144,7 @@ class Folders:
             return []
         folders = [self.project]
         for segment in segments:
-            folders = self._step(folders, segment)
+            folders = self._step([f for f in folders if f == self.project or not self.foreign(f)], segment)
         return folders
 
     def _step(self, folders: list[str], segment: str) -> list[str]:
@@ -146,8 +154,9 @@ class Folders:
                 level = [child for folder in level for child in self.children(folder)]
                 found += level
             return found
-        if not any(sign in segment for sign in "*?[{"):
-            return [path for folder in folders if os.path.isdir(path := os.path.join(folder, segment))]
+        if not any(sign in segment for sign in "*?{"):
+            paths = [os.path.realpath(os.path.join(folder, segment)) for folder in folders]
+            return [path for path in paths if self._contains(path) and os.path.isdir(path)]
         return [
             child
             for folder in folders
@@ -157,6 +166,7 @@ class Folders:
 
 
 def _matches(name: str, pattern: str) -> bool:
+    """Tell whether ``name`` matches one segment of a workspace pattern: `*`, `?` and `{one,other}`."""
     import re  # only for the rare pattern that is more than a star
 
     text = re.escape(pattern)
@@ -165,4 +175,4 @@ def _matches(name: str, pattern: str) -> bool:
     try:
         return re.fullmatch(text, name) is not None
     except re.error:
-        return False
+        return False  # unbalanced braces match nothing for a package manager either

@@ -11,7 +11,7 @@ import os
 
 from devsup.apps import detect, manifest, scripts
 from devsup.apps.checks import Needs
-from devsup.apps.ports import Recipe, port_in_text, take_port
+from devsup.apps.ports import Recipe, take_port
 from devsup.apps.presets import COMMAND, KINDS
 from devsup.apps.project import upward
 from devsup.apps.recognise import positional
@@ -136,8 +136,8 @@ def recipe_of(line: Line) -> tuple[Recipe, int | None]:
         if kind.port_by_flag:
             return Recipe(argv=argv, flag=kind.port_flags[0]), None
         return Recipe(argv=argv, variable=kind.port_env), None
-    own = port_in_text(line.text, kind)
-    if scripts.appendable(line.text) and (kind.port_by_flag or own is not None):
+    call, own = scripts.call_in(line.text), scripts.port_in(line.text, kind)
+    if call is not None and call.last and (kind.port_by_flag or own is not None):
         return Recipe(argv=argv, flag=kind.port_flags[0], dashes=line.wrapper == "npm", own=own), own
     if own is not None:
         return Recipe(argv=argv, own=own), own

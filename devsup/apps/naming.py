@@ -63,7 +63,8 @@ def assign(project: str, apps: Iterable[tuple[str, str | None]], taken: Iterable
     used.update(names.values())
     for folder in rest:
         if folder not in names:
-            names[folder] = _free(slug(label(project, folder).replace("/", "-").strip(".")), used)
+            path = label(project, folder) if folder != project else os.path.basename(folder)
+            names[folder] = _free(slug(path.replace("/", "-")), used)
             used.add(names[folder])
     return names
 

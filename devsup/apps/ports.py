@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.apps.presets import Kind
 
-__all__ = ["Recipe", "check_reserved", "port_in_text", "read_port", "take_port", "without_port"]
+__all__ = ["Recipe", "check_reserved", "flag_at", "number", "read_port", "take_port", "without_port"]
 
 AUTO = "auto"
 MAX_PORT = 65535
@@ -56,17 +56,13 @@ def read_port(value: object) -> int | str | None:
     """Return the port that a caller gives: a number, "auto", or None. Here is what is allowed."""
     if value is None or value == AUTO:
         return AUTO if value == AUTO else None
-    number = -1
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 5:
-        number = int(value)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    if not 1 <= number <= MAX_PORT:
+    port = number(str(value)) if isinstance(value, (str, int)) else None
+    if port is None:
         raise UsageError(
             f"`{value}` is no port: a number from 1 to {MAX_PORT}, or `auto`",
             hint="leave `--port` out for the usual port, or say `--port auto` for a free one",
         )
-    return number
+    return port
 
 
 def check_reserved(kind: Kind, port: int | None) -> None:
@@ -84,33 +80,20 @@ def take_port(argv: list[str], start: int, kind: Kind) -> tuple[list[str], int |
     Take the port's flag out of the arguments from ``start`` on.
 
     Return the argv without it, the port (None where the flag is missing or says 0: any), and where it stood.
+
+    :raises UsageError: what it says is no port
     """
     left, port, at = list(argv[:start]), None, None
     index = start
     while index < len(argv):
-        value, used = _flag_at(argv, index, kind)
+        value, used = flag_at(argv, index, kind)
         if used:
-            at, port = len(left), _number(value, argv[index])
+            at, port = len(left), _given(value, argv[index])
             index += used
         else:
             left.append(argv[index])
             index += 1
-    return left, port or None, at
-
-
-def port_in_text(text: str, kind: Kind) -> int | None:
-    """Return the port that a script says in plain digits, by flag or as `PORT=...`; None if it does not."""
-    found = None
-    words = text.translate({ord(sign): " " for sign in "\"'`;&|()"}).split()
-    for index, word in enumerate(words):
-        value, used = _flag_at(words, index, kind)
-        if kind.port_env is not None and not used and word.startswith(f"{kind.port_env}="):
-            value = word.partition("=")[2]
-            if found is not None:
-                continue  # the flag wins over the variable
-        if value.isascii() and value.isdecimal() and len(value) <= 5 and 0 < int(value) <= MAX_PORT:
-            found = int(value)
-    return found
+    return left, port, at
 
 
 def without_port(command: list[str], kind: Kind) -> list[str]:
@@ -118,14 +101,14 @@ def without_port(command: list[str], kind: Kind) -> list[str]:
     left = []
     index = 0
     while index < len(command):
-        _, used = _flag_at(command, index, kind) if index else ("", 0)
+        _, used = flag_at(command, index, kind) if index else ("", 0)
         if not used:
             left.append(command[index])
         index += used or 1
     return left[:-1] if left and left[-1] == "--" else left
 
 
-def _flag_at(argv: list[str], index: int, kind: Kind) -> tuple[str, int]:
+def flag_at(argv: list[str], index: int, kind: Kind) -> tuple[str, int]:
     """Return the value of the port flag at ``index`` and how many words it takes; 0 where there is none."""
     word = argv[index]
     for flag in kind.port_flags:
@@ -138,10 +121,18 @@ def _flag_at(argv: list[str], index: int, kind: Kind) -> tuple[str, int]:
     return "", 0
 
 
-def _number(value: str, flag: str) -> int:
-    if value.isascii() and value.isdecimal() and len(value) <= 5 and int(value) <= MAX_PORT:
-        return int(value)
-    raise UsageError(
-        f"`{flag} {value}`".replace(" `", "`") + f": a port is a number from 1 to {MAX_PORT}",
-        hint="correct the port in the command",
-    )
+def number(text: str) -> int | None:
+    """Return the port that ``text`` is, None for anything else."""
+    if text.isascii() and text.isdecimal() and len(text) <= 5 and 1 <= int(text) <= MAX_PORT:
+        return int(text)
+    return None
+
+
+def _given(value: str, flag: str) -> int | None:
+    port = number(value)
+    if port is None and value != "0":
+        said = flag if value in flag else f"{flag} {value}".rstrip()
+        raise UsageError(
+            f"`{said}` names no port: a number from 1 to {MAX_PORT}", hint="correct the port in the command"
+        )
+    return port

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from devsup.apps import manifest, scripts
-from devsup.apps.presets import KINDS, SERVERS
+from devsup.apps.presets import SERVERS
 from devsup.errors import NotFound
 from devsup.records import Record
 
@@ -20,24 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Recognised", "recognise"]
 
-#: Options of the package managers that name the folder to work in; all others with a value are not followed.
+#: Options of the package managers that name the folder to work in.
 FOLDER_OPTIONS = frozenset(("-C", "--dir", "--prefix", "--cwd"))
-
-#: Options by which a package manager works on other packages than the one of its folder.
-SELECTING = frozenset(
-    (
-        "-w",
-        "-ws",
-        "--workspace",
-        "--workspaces",
-        "-r",
-        "--recursive",
-        "-F",
-        "--filter",
-        "--filter-prod",
-        "--parallel",
-    )
-)
+#: Those that name one package of the workspace, by its name or folder.
+PACKAGE_OPTIONS = {
+    "npm": ("-w", "--workspace"),
+    "pnpm": ("-F", "--filter"),
+    "yarn": (),
+    "bun": ("-F", "--filter"),
+}
+#: Those that work on several packages at once: whatever runs then is no one app.
+MANY = frozenset(("-ws", "--workspaces", "-r", "--recursive", "--parallel", "--filter-prod", "-c", "--call"))
 
 #: Options of npx and its kin that change nothing once the program is installed.
 HARMLESS = frozenset(
@@ -120,29 +113,19 @@ def _env_prefix(argv: list[str]) -> tuple[int, dict[str, str]]:
 
 
 def _manager(argv: list[str], start: int, manager: str, folders: Folders, cwd: str) -> Recognised | None:
-    index, folder = start + 1, cwd
-    while index < len(argv) and argv[index].startswith("-"):
-        option, _, value = argv[index].partition("=")
-        if option in SELECTING:
-            return None
-        if option in FOLDER_OPTIONS:
-            if not value:
-                index += 1
-                value = argv[index] if index < len(argv) else "."
-            folder = os.path.realpath(os.path.join(folder, value))
-        index += 1
-    if index >= len(argv):
+    index, folder = _options(argv, start + 1, manager, folders, cwd)
+    if folder is None or index >= len(argv):
         return None
     verb = argv[index]
     if verb in ("exec", "x") and manager != "yarn":
         return _launcher(argv, start, index + 1, folder)
+    if verb == "workspace" and manager == "yarn" and index + 2 < len(argv):
+        folder = _package_folder(argv[index + 1], folders)
+        index += 2 + (argv[index + 2] == "run")
+        return _script(argv, start, index, manager, folders, folder)
     if verb in ("run", "run-script"):
-        index += 1
-        while index < len(argv) and argv[index].startswith("-"):
-            if argv[index].partition("=")[0] in SELECTING:
-                return None
-            index += 1
-        return _script(argv, start, index, manager, folders, folder) if index < len(argv) else None
+        index, folder = _options(argv, index + 1, manager, folders, folder)
+        return _script(argv, start, index, manager, folders, folder)
     if manager == "npm":
         return _script(argv, start, index, manager, folders, folder) if verb == "start" else None
     package = folders.nearest(folder)
@@ -153,13 +136,52 @@ def _manager(argv: list[str], start: int, manager: str, folders: Folders, cwd: s
     return None
 
 
+def _options(
+    argv: list[str], index: int, manager: str, folders: Folders, folder: str | None
+) -> tuple[int, str | None]:
+    """Skip a package manager's options; return where they end and the folder they choose (None: unclear)."""
+    while index < len(argv) and argv[index].startswith("-") and argv[index] != "--":
+        option, equals, value = argv[index].partition("=")
+        if option in MANY:
+            folder = None
+        elif option in ("-w", "--workspace-root") and manager == "pnpm":
+            folder = folders.project
+        elif option in FOLDER_OPTIONS or option in PACKAGE_OPTIONS[manager]:
+            if not equals:
+                index += 1
+                value = argv[index] if index < len(argv) else ""
+            if option in FOLDER_OPTIONS:
+                folder = os.path.realpath(os.path.join(folder or "/", value))
+            else:
+                folder = _package_folder(value, folders)
+        index += 1
+    return index, folder
+
+
+def _package_folder(name: str, folders: Folders) -> str | None:
+    """Return the folder of the one package of the project that is called ``name`` or lies there."""
+    path = os.path.realpath(os.path.join(folders.project, name))
+    if "/" in name and folders.package(path) is not None:
+        return path
+    found = []
+    for folder in folders.candidates():
+        package = folders.package(folder)
+        if isinstance(package, manifest.Package) and package.name == name:
+            found.append(folder)
+    return found[0] if len(found) == 1 else None
+
+
 def _script(
-    argv: list[str], start: int, index: int, manager: str, folders: Folders, folder: str
+    argv: list[str], start: int, index: int, manager: str, folders: Folders, folder: str | None
 ) -> Recognised | None:
-    script, rest = argv[index], argv[index + 1 :]
-    if any(
-        word.partition("=")[0] in SELECTING for word in rest[: rest.index("--") if "--" in rest else None]
-    ):
+    if index >= len(argv):
+        return None
+    script, args = argv[index], index + 1
+    if manager == "npm":
+        # npm keeps what stands before `--` for itself.
+        args, folder = _options(argv, args, manager, folders, folder)
+        args = argv.index("--", args) + 1 if "--" in argv[args:] else len(argv)
+    if folder is None:
         return None
     package = folders.nearest(folder)
     if isinstance(package, manifest.Broken):
@@ -172,20 +194,17 @@ def _script(
     if script not in package.scripts:
         if "--if-present" in argv or "/" in script:
             return None
+        if script == "start" and os.path.exists(os.path.join(package.dir, "server.js")):
+            return None  # npm's own default is `node server.js`
         raise NotFound(
             f"no script `{script}` in `{package.dir}/package.json`; there {_listed(sorted(package.scripts))}",
             hint="use one of the scripts that are there",
             details={"known": sorted(package.scripts)},
         )
-    kind = KINDS[scripts.kind_of(package, script)]
-    args = index + 1
-    if manager == "npm":
-        # npm keeps what stands before `--` for itself.
-        args = argv.index("--", args) + 1 if "--" in argv[args:] else len(argv)
     return Recognised(
         argv=argv,
         args=args,
-        kind=kind,
+        kind=scripts.kind_of(package, script),
         folder=package.dir,
         variables={},
         start=start,
@@ -204,8 +223,9 @@ def _launcher(argv: list[str], start: int, index: int, cwd: str) -> Recognised |
     found = _program(argv, start, index, cwd) if index < len(argv) else None
     if found is None or found.program is None:
         return None
-    # A version (`next@canary`) is one that the caller wants instead of the installed one.
-    return found if "@" in argv[index] else found.replace(local=True)
+    # A version (`next@canary`) is one that the caller wants instead of the installed one; `--bun` asks for bun
+    # instead of the node that the installed program would run on.
+    return found if "@" in argv[index] or "--bun" in argv[start:index] else found.replace(local=True)
 
 
 def _program(argv: list[str], start: int, index: int, cwd: str) -> Recognised | None:
@@ -232,9 +252,8 @@ def _kind_of_program(argv: list[str], index: int) -> tuple[Kind, str] | None:
     following = argv[index + 1] if index + 1 < len(argv) else ""
     for kind in SERVERS:
         subcommands = kind.programs.get(program, ())
-        if following in subcommands or (
-            "" in subcommands and following.startswith("-") and following != "--"
-        ):
+        bare = "" in subcommands and (not following or following.startswith("-"))
+        if following in subcommands or bare:
             return kind, program
     return None
 

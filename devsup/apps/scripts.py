@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
-from devsup.apps.presets import SERVERS
+from devsup.apps.manifest import MANAGERS
+from devsup.apps.ports import flag_at, number
+from devsup.apps.presets import COMMAND, SERVERS
+from devsup.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.apps.manifest import Package
     from devsup.apps.presets import Kind
 
-__all__ = ["appendable", "delegates", "has_hooks", "kind_of", "plain_words", "server_in"]
+__all__ = ["Call", "call_in", "delegates", "has_hooks", "kind_of", "plain_words", "port_in"]
 
-#: Signs between words that end a command or quote one; for finding a program they are spaces.
+#: Signs that end a command or quote a part of it; for finding a program they are spaces.
 SHELL = "\"'`;&|()<>{}\\\n\t"
 _TO_SPACES = {ord(sign): " " for sign in SHELL}
 
-#: What a word of a script may consist of, so that the shell would pass it on unchanged.
+#: What a word may consist of, so that the shell would pass it on unchanged.
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
 
-#: Words by which a script runs those of other packages: what it names is served from another folder.
-DELEGATING = frozenset(
+#: Programs that run the scripts of other packages: what they start serves from another folder.
+DELEGATING = frozenset(("cd", "turbo", "nx", "lerna", "moon", "rush"))
+#: Words by which a package manager does the same.
+SELECTING = frozenset(
     (
-        "cd",
-        "turbo",
-        "nx",
-        "lerna",
-        "moon",
-        "rush",
-        "workspace",
-        "workspaces",
-        "foreach",
-        "--filter",
-        "-F",
-        "--workspace",
-        "-w",
-        "--workspaces",
-        "-ws",
-        "-r",
-        "--recursive",
-        "--prefix",
-        "--cwd",
-        "-C",
-        "--dir",
+        *("-w", "-ws", "--workspace", "--workspaces", "-r", "--recursive", "-F", "--filter"),
+        *("--prefix", "--cwd", "-C", "--dir", "workspace", "workspaces", "foreach"),
     )
 )
 
-#: How deep a script that runs another script is followed.
+#: How far a script that runs another script is followed.
 MAX_DEPTH = 4
+
+
+class Call(Record):
+    """A dev server in a script: what stands before it, and its own arguments up to the end of its command."""
+
+    kind: Kind
+    before: str
+    arguments: str
+    #: Whether words added to the end of the script reach the server.
+    last: bool
 
 
 def plain_words(text: str) -> list[str]:
@@ -59,49 +55,81 @@ def plain_words(text: str) -> list[str]:
 
 def delegates(text: str) -> bool:
     """Tell whether a script runs something in other folders."""
-    return any(word.partition("=")[0] in DELEGATING for word in text.translate(_TO_SPACES).split())
+    words = {word.partition("=")[0] for word in text.translate(_TO_SPACES).split()}
+    if not words.isdisjoint(DELEGATING):
+        return True
+    return not words.isdisjoint(MANAGERS) and not words.isdisjoint(SELECTING)
 
 
-def server_in(text: str) -> tuple[Kind, str] | None:
-    """Return the kind of dev server that a script's text runs and what follows it, or None."""
-    words = text.translate(_TO_SPACES).split()
+def call_in(text: str) -> Call | None:
+    """Return the dev server that a script starts, or None."""
+    words = _words(text)
     for kind in SERVERS:
-        for index, word in enumerate(words):
+        for index, (word, start, end) in enumerate(words):
             subcommands = kind.programs.get(word.rpartition("/")[2])
             if subcommands is None:
                 continue
-            following = words[index + 1] if index + 1 < len(words) else ""
+            following, _, after = words[index + 1] if index + 1 < len(words) else ("", end, end)
             if following in subcommands:
-                return kind, text.rpartition(following)[2] if following else ""
-            # A bare `next -p 3001` is `next dev`; a bare word elsewhere (`echo next`) is not a command.
-            if "" in subcommands and index == 0 and (not following or following.startswith("-")):
-                return kind, text.partition(word)[2]
+                return _call(kind, text, start, after)
+            # `next -p 3001` is `next dev`; elsewhere than in front (`echo next`) the word may be anything.
+            if "" in subcommands and index == 0 and following.startswith("-"):
+                return _call(kind, text, start, end)
     return None
 
 
-def appendable(text: str) -> bool:
-    """Tell whether arguments added to the end of a script reach the dev server in it."""
-    found = server_in(text)
-    return found is not None and not any(sign in found[1] for sign in SHELL + "$#")
+def port_in(text: str, kind: Kind) -> int | None:
+    """Return the port that a script says in plain digits: by its server's flag, else as `PORT=...`."""
+    call = call_in(text)
+    if call is not None:
+        words = call.arguments.split()
+        for index in range(len(words)):
+            value, used = flag_at(words, index, kind)
+            if used:
+                return number(value)
+    prefix = f"{kind.port_env}="
+    for word, _, _ in _words(call.before if call is not None else text):
+        if word.startswith(prefix):
+            return number(word[len(prefix) :])
+    return None
 
 
-def kind_of(package: Package, script: str) -> str:
-    """Return the name of the kind that ``script`` runs, following scripts that only run another one."""
+def kind_of(package: Package, script: str) -> Kind:
+    """Return the kind that ``script`` runs, following scripts that only run another one of the package."""
     text = package.scripts.get(script, "")
     for _ in range(MAX_DEPTH):
         if delegates(text):
             break
-        if (found := server_in(text)) is not None:
-            return found[0].name
+        if (call := call_in(text)) is not None:
+            return call.kind
         words = text.split()
-        if len(words) > 1 and words[0] in ("npm", "pnpm", "yarn", "bun"):
-            words = words[2:] if words[1] == "run" else words[1:]
-            text = package.scripts.get(words[0], "") if len(words) == 1 else ""
-        else:
+        if len(words) < 2 or words[0] not in MANAGERS:
             break
-    return "command"
+        words = words[2:] if words[1] == "run" else words[1:]
+        text = package.scripts.get(words[0], "") if len(words) == 1 else ""
+    return COMMAND
 
 
 def has_hooks(package: Package, script: str) -> bool:
     """Tell whether the package manager would run something before or after ``script``."""
     return f"pre{script}" in package.scripts or f"post{script}" in package.scripts
+
+
+def _words(text: str) -> list[tuple[str, int, int]]:
+    """Return the words of a script with their places in it."""
+    spaced = text.translate(_TO_SPACES)
+    found = []
+    end = 0
+    for word in spaced.split():
+        start = spaced.index(word, end)
+        end = start + len(word)
+        found.append((word, start, end))
+    return found
+
+
+def _call(kind: Kind, text: str, start: int, after: int) -> Call:
+    end = after
+    while end < len(text) and text[end] not in SHELL:
+        end += 1
+    # A `$` may stand for anything, also for the end of the command.
+    return Call(kind, text[:start], text[after:end], last=end == len(text) and "#" not in text[after:])

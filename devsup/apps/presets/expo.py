@@ -32,7 +32,9 @@ KIND = Kind(
         ),
         (r"Port NaN is being used", "the port is no number"),
         (r"GetEnv\.NoBoolean", "a variable of the environment (`CI`, `EXPO_...`) is neither true nor false"),
-        (r"ConfigError: ", "the app's config (app.json, app.config) or its `expo` package cannot be used"),
+        (r"JsonFileError: ", "app.json is not valid JSON"),
+        (r"ConfigError: ", "the app's config (app.json, app.config) cannot be used"),
+        (r"unknown or unexpected option", "the command has an option that its program does not know"),
         *metro.FAILURES,
     ),
 )

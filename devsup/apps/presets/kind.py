@@ -20,6 +20,7 @@ COMMON_FAILURES: tuple[tuple[str, str], ...] = (
         r"(?m)^(?:\S+: )?(?:line )?(?:\d+: )*[^\s:]+: (?:command )?not found\s*$",
         "a program that the command needs is not installed",
     ),
+    (r"zsh: command not found: ", "a program that the command needs is not installed"),
     (r"env: .*: No such file or directory", "a program that the command needs is not installed"),
     (
         r"Cannot find (?:module|package) ",

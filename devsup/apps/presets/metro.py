@@ -8,7 +8,8 @@ __all__ = ["FAILURES", "KIND"]
 
 #: What Metro says, whoever started it.
 FAILURES: tuple[tuple[str, str], ...] = (
-    (r"metro\.config\.[cm]?[jt]s", "metro.config fails to load"),
+    (r"at .*metro\.config\.[cm]?[jt]s:\d", "metro.config fails to load"),
+    (r"depends on .*@react-native-community/cli", "`@react-native-community/cli` is not installed"),
     (r"listen EADDRINUSE", "the port is already in use"),
 )
 
