@@ -106,6 +106,8 @@ def of_program(
     """Return the line of a known program that the caller runs; the installed one takes the place of `npx`."""
     argv, args, needs = found.argv[found.start :], found.args - found.start, None
     program = str(found.program)
+    if found.local:
+        cwd = found.cwd  # the launcher's own option for it goes with the launcher
     if found.local or argv[0] == program:
         path = _installed(cwd, folders.project, program)
         if path is None and not found.local and on_path(program, environ):

@@ -55,15 +55,16 @@ class Recognised(Record):
     """
     A command that is a script of a package or a known program.
 
-    ``argv`` is what was typed and ``args`` the index at which the server's own arguments begin. ``script`` is
-    set where a package's script runs, else ``program`` at the index ``at``; with ``local`` set the words from
-    ``start`` to ``at`` are a launcher such as npx, whose place the installed program takes. ``variables`` are
-    those that a leading `env` sets.
+    ``argv`` is what was typed and ``args`` the index at which the server's own arguments begin. ``script``
+    is set where a package's script runs, else ``program`` at the index ``at``; with ``local`` the words from
+    ``start`` to ``at`` are a launcher such as npx, and the program installed for ``cwd`` takes their place.
+    ``folder`` is the app's. ``variables`` are those that a leading `env` sets.
     """
 
     argv: list[str]
     args: int
     kind: Kind
+    cwd: str
     folder: str
     variables: dict[str, str]
     start: int
@@ -205,6 +206,7 @@ def _script(
         argv=argv,
         args=args,
         kind=scripts.kind_of(package, script),
+        cwd=folder,
         folder=package.dir,
         variables={},
         start=start,
@@ -223,8 +225,7 @@ def _launcher(argv: list[str], start: int, index: int, cwd: str) -> Recognised |
     found = _program(argv, start, index, cwd) if index < len(argv) else None
     if found is None or found.program is None:
         return None
-    # A version (`next@canary`) is one that the caller wants instead of the installed one; `--bun` asks for bun
-    # instead of the node that the installed program would run on.
+    # A version (`next@canary`) is wanted instead of the installed one, and with `--bun` bun instead of node.
     return found if "@" in argv[index] or "--bun" in argv[start:index] else found.replace(local=True)
 
 
@@ -239,6 +240,7 @@ def _program(argv: list[str], start: int, index: int, cwd: str) -> Recognised | 
         argv=argv,
         args=args,
         kind=kind,
+        cwd=cwd,
         folder=os.path.realpath(os.path.join(cwd, positional(argv[args:], kind))),
         variables={},
         start=start,
