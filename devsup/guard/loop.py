@@ -27,7 +27,7 @@ from devsup.guard.watch import Watch
 from devsup.models import Identity, State
 from devsup.paths import Home
 from devsup.readiness import Found, url_of
-from devsup.registry import Registry
+from devsup.registry import Registry, recovery
 from devsup.tree import MARKER, Marker, Tree
 
 TYPE_CHECKING = False
@@ -63,7 +63,8 @@ class Guard:
     def __init__(self, job: Job, *, adopt: bool) -> None:
         self.job = job
         self.home = Home(job.home)
-        self.registry = Registry(self.home)
+        # Named here so that it is loaded: a guard may be the first to meet a damaged registry.
+        self.registry = Registry(self.home, rebuild=lambda: recovery.living(self.home))
         self.adopt = adopt
         self.generation = job.generation
         self.state = State.STARTING

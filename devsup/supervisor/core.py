@@ -79,8 +79,8 @@ class Supervisor:
         """
         Return the app's server: the one that runs, or a new one that is ready.
 
-        ``port`` is a number or ``"auto"``; ``env`` is added to ``environ``, by default the environment of this
-        process; ``timeout`` is one deadline in seconds, over all of it.
+        ``port`` is a number or ``"auto"``; ``env`` is added to ``environ``, by default this process's
+        environment; ``timeout`` is one deadline in seconds, over all of it.
 
         :raises NotFound, Ambiguous, UsageError, ConfigInvalid: there is no such app, or not only one
         :raises MissingExecutable, MissingDependencies: it cannot run; nothing was started

@@ -7,7 +7,9 @@ The environment goes from process to process and is never written anywhere.
 from __future__ import annotations
 
 import os
+import time
 
+from devsup import logs
 from devsup.apps.presets import KINDS
 from devsup.guard import job as jobs
 from devsup.guard.job import Job
@@ -22,7 +24,12 @@ if TYPE_CHECKING:
     from devsup.models import Row
     from devsup.paths import Home
 
-__all__ = ["launch_guard"]
+__all__ = ["launch_guard", "tidy"]
+
+#: Generations of a session whose logs are kept.
+KEPT_LOGS = 3
+#: Seconds for which a job that no row names may belong to a start that goes on right now.
+_YOUNG = 3600
 
 
 def launch_guard(
@@ -60,6 +67,15 @@ def launch_guard(
     marker = Marker(home.root, row.project, row.session, row.id, row.generation)
     changed = {**_server_environ(environ, plan), MARKER: str(marker)}
     return spawn(job, changed, mode=mode, log=home.guard_log(row.project, row.session))
+
+
+def tidy(home: Home, row: Row, rows: list[Row]) -> None:
+    """Remove the logs of ``row``'s session that are beyond the bound, and jobs whose servers are no more."""
+    logs.prune(os.path.dirname(row.log), row.session, KEPT_LOGS, keep_paths=[row.log])
+    known = {f"{one.id}.json" for one in rows}
+    for entry in os.scandir(home.servers):
+        if entry.name not in known and time.time() - entry.stat().st_mtime > _YOUNG:
+            jobs.remove(entry.path)
 
 
 def _server_environ(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:

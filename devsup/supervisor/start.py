@@ -32,7 +32,8 @@ from devsup.locks import FileLock
 from devsup.models import Row, StartResult, State
 from devsup.registry import FolderBusy, PortLeased, Registry, SessionBusy
 from devsup.supervisor import preflight, ready
-from devsup.supervisor.launching import launch_guard
+from devsup.supervisor.launching import launch_guard, tidy
+from devsup.supervisor.sandbox import dies_with_caller
 from devsup.supervisor.view import Life, life, server_of, tree_of
 from devsup.supervisor.waiting import Ticker, pause
 from devsup.tree import MARKER
@@ -201,6 +202,7 @@ class Starter:
             hearing = self._spawn(reserved, executable)
         finally:
             lock.release()
+        tidy(self.home, reserved, self.registry.rows())
         with hearing:
             return self._wait_ready(reserved, hearing)
 
@@ -305,6 +307,8 @@ class Starter:
         if now is None:
             raise InternalError(f"the guard of `{row.session}` died; its server may live", hint="devsup list")
         server = server_of(now, life(now))
+        doom = dies_with_caller()
+        self.notes += [doom] if doom is not None else []
         if self.plan.port is not None and server.port != self.plan.port and server.state is State.READY:
             self.notes.append(f"asked for port {self.plan.port}, but it listens on {server.port}")
         return StartResult(server, reused=False, waited_ms=self._waited(), notes=self.notes)

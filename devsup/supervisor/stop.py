@@ -138,10 +138,10 @@ class _Stop:
             return
         self._close_handle()
         row = self.registry.row(self.row.id)
-        if row is None or row.generation != self.row.generation:
+        if row is None or (row.generation != self.row.generation and self.mine is not None):
             self._report_end()
             return
-        self.row = row
+        self.row = row  # a restart in between makes a later generation of the same server
         alive = view.life(row)
         if alive is Life.FOREIGN:
             self._finish(
@@ -258,7 +258,7 @@ class _Stop:
         self._finish(
             Outcome.FAILED,
             error="busy",
-            message=f"something else with `{self.row.session}` did not end in {self.deadline - self.began:.0f} s",
+            message=f"something else with `{self.row.session}` took over {self.deadline - self.began:.0f} s",
         )
 
     def _finish(

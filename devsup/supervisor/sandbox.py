@@ -1,0 +1,53 @@
+"""
+Does this sandbox take the servers along when the caller ends? Reads only; a guess that is said as one.
+
+A pid namespace dies with its first process. Where that is the caller's own shell or a sandbox wrapper, a
+server that outlives the call is an illusion.
+"""
+
+from __future__ import annotations
+
+import os
+
+from devsup import system
+
+__all__ = ["dies_with_caller"]
+
+#: The pid namespace of the machine itself (``PROC_PID_INIT_INO`` in Linux's proc_ns.h).
+_FIRST_NAMESPACE = "4026531836"
+_WRAPPERS = frozenset({"bwrap", "firejail", "nsjail", "unshare"})
+_SHELLS = frozenset({"ash", "bash", "dash", "fish", "ksh", "sh", "zsh"})
+
+
+def dies_with_caller() -> str | None:
+    """Return what to tell the caller, or None where servers live on."""
+    namespace = system.pid_namespace()
+    if not namespace or _FIRST_NAMESPACE in namespace:
+        return None
+    first = _comm(1)
+    if first in _WRAPPERS or (first in _SHELLS and _is_ancestor(1)):
+        return f"this sandbox ends all its processes, servers too, when its first one (`{first}`) ends"
+    return None
+
+
+def _comm(pid: int) -> str | None:
+    try:
+        info = system.process(pid)
+    except PermissionError:
+        return None
+    return None if info is None else info.comm
+
+
+def _is_ancestor(pid: int) -> bool:
+    at = os.getppid()
+    for _ in range(64):
+        if at == pid:
+            return True
+        try:
+            info = system.process(at)
+        except PermissionError:
+            return False
+        if info is None or info.ppid < 1:
+            return False
+        at = info.ppid
+    return False
