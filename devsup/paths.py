@@ -1,9 +1,9 @@
 """
 Where devsup keeps its state, and whether that place can be trusted.
 
-One folder per user, mode 0700, its files 0600. A folder that somebody else could have written is refused, never
-repaired: what stands in the registry decides which processes get signals. Safe to call from many processes at
-once: a folder that another process has just made is as good as our own.
+One folder per user, mode 0700, its files 0600. A folder that somebody else could have written is refused,
+never repaired: what stands in the registry decides which processes get signals. Safe to call from many
+processes at once: a folder that another process has just made is as good as our own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 Making a registry that is complete from its first moment, and moving one away that cannot be used.
 
-Every function here is called with the registry's file lock held exclusively and no connection open, so it has the
-folder to itself. A crash at any point leaves either the old file, or no file and a lock file that says there was
-one: the next command then rebuilds from the living.
+Every function here is called with the registry's file lock held exclusively and no connection open, so it has
+the folder to itself. A crash at any point leaves either the old file, or no file and a lock file that says
+there was one: the next command then rebuilds from the living.
 """
 
 # ruff: noqa: S608
@@ -11,11 +11,12 @@ one: the next command then rebuilds from the living.
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 
-from devsup.registry import schema
-from devsup.registry.codec import RUN_COLUMNS, description, run_values
+from devsup.clock import now_ms
+from devsup.registry import frozen, schema
+from devsup.registry._sqlite import sqlite3
+from devsup.registry.codec import RUN_COLUMNS, description, run_values, text
 from devsup.registry.failures import Starved, translate, unusable
 from devsup.registry.floor import highest_generation
 
@@ -38,7 +39,7 @@ _INSERT_RUN = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES ({', '.join('?' * (RUN_C
 
 
 def set_aside(home: Home) -> str | None:
-    """Move what stands in the registry's place into a folder of its own; return that folder if there was any."""
+    """Move what stands in the registry's place to a folder of its own; return it, if there was anything."""
     present = [part for part in _PARTS if os.path.lexists(home.registry + part)]
     if not present:
         return None
@@ -63,7 +64,11 @@ def set_aside(home: Home) -> str | None:
 def build(
     home: Home, lock: FileLock, rows: list[Row], uri: Callable[[str, str], str], *, announce: bool
 ) -> None:
-    """Put a new registry with `rows` in place; with `announce` its events say that they were found again."""
+    """
+    Put a new registry in place, with the living among `rows` as its rows and the ended ones in its history.
+
+    ``announce`` says that there was one before it.
+    """
     fresh = home.registry + ".new"
     generation = max(lock.generation(), highest_generation(home, rows))
     try:
@@ -105,6 +110,9 @@ def _fill(address: str, journal: str, rows: list[Row], generation: int, *, annou
                 "INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (int(time.time()),)
             )
         for row in rows:
+            if row.ended_at is not None:
+                frozen.remember(connection, row)
+                continue
             insert(connection, row)
             _recovered(connection, row)
         connection.execute("COMMIT")
@@ -121,14 +129,29 @@ def insert(connection: sqlite3.Connection, row: Row) -> None:
         connection.execute("INSERT OR IGNORE INTO leases VALUES (?, ?, ?)", (row.netns, port, row.id))
 
 
+def _raise_numbers(connection: sqlite3.Connection) -> None:
+    """
+    Begin the numbers of events above all that were lost.
+
+    They are cursors, valid for ever. Events come at less than one a second, taken over the years, so the
+    seconds since 1970 are above every number that was given out.
+    """
+    seconds = int(time.time())
+    raised = connection.execute(
+        "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (seconds,)
+    )
+    if raised.rowcount == 0:
+        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (seconds,))
+
+
 def _recovered(connection: sqlite3.Connection, row: Row) -> None:
     connection.execute(
         "INSERT INTO events (time, type, session, project, server, generation, pid, reason)"
         " VALUES (?, 'recovered', ?, ?, ?, ?, ?, 'the registry was rebuilt')",
         (
-            time.time_ns() // 1_000_000,
+            now_ms(),
             row.session,
-            row.project,
+            text(row.project),
             row.id,
             row.generation,
             row.leader.pid if row.leader else None,
@@ -136,29 +159,37 @@ def _recovered(connection: sqlite3.Connection, row: Row) -> None:
     )
 
 
-def adopt(connection: sqlite3.Connection, rows: list[Row]) -> int:
-    """Add the living `rows` that this registry does not know, in one transaction; return how many those were."""
+def adopt(connection: sqlite3.Connection, rows: list[Row], floor: int) -> tuple[int, int]:
+    """
+    Add the living `rows` that this registry does not know, in one transaction.
+
+    Returns how many those were and the highest generation, which is then at least `floor`.
+    """
     added = 0
     connection.execute("BEGIN IMMEDIATE")
     for row in rows:
+        if row.ended_at is not None:
+            continue  # this registry has a history of its own
         known = connection.execute(
             "SELECT generation FROM runs WHERE id = ? AND live = 1", (row.id,)
         ).fetchall()
         if known and known[0][0] >= row.generation:
             continue
         # What lives was started under these rules, so an entry in its way is about something that has gone.
+        project, folder = text(row.project), None if row.folder is None else text(row.folder)
         connection.execute(
             "DELETE FROM runs WHERE id = ?1 OR (live = 1 AND scope = ?2 AND ((project = ?3 AND session = ?4)"
             " OR folder = ?5))",
-            (row.id, row.scope, row.project, row.session, row.folder),
+            (row.id, row.scope, project, row.session, folder),
         )
         insert(connection, row)
         _recovered(connection, row)
         added += 1
     connection.execute("DELETE FROM leases WHERE id NOT IN (SELECT id FROM runs)")
-    connection.execute(
-        "UPDATE counters SET value = max(value, ?) WHERE name = 'generation'",
-        (max((row.generation for row in rows), default=0),),
-    )
+    connection.execute("DELETE FROM servers WHERE id NOT IN (SELECT id FROM runs)")
+    _raise_numbers(connection)
+    [(generation,)] = connection.execute(
+        "UPDATE counters SET value = max(value, ?) WHERE name = 'generation' RETURNING value", (floor,)
+    ).fetchall()
     connection.execute("COMMIT")
-    return added
+    return added, generation

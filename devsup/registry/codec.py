@@ -7,6 +7,7 @@ Pure functions. What does not decode was not written by devsup: `Undecodable` me
 from __future__ import annotations
 
 import json
+import os
 
 from devsup.models import Event, Identity, Row, State, StopClaim
 
@@ -23,16 +24,20 @@ __all__ = [
     "event",
     "identity_from",
     "identity_text",
+    "outcome_text",
+    "pid_of",
     "record",
     "row_from",
     "row_from_record",
     "run_values",
+    "text",
 ]
 
 #: The columns of `runs` that make a `Row`, in the order of `row_from`; ``live`` is not one of them.
 RUN_COLUMNS = (
-    "id, generation, scope, project, session, folder, state, starter, guard, leader, port, url, listener_pid,"
-    " listener_inode, log, started_at, ready_at, last_used_at, exit_code, signal, ended_at, reason, stop, outcome"
+    "id, generation, scope, project, session, folder, state, starter, guard, leader, port, url,"
+    " listener_pid, listener_inode, log, started_at, ready_at, last_used_at, exit_code, signal, ended_at,"
+    " reason, stop, outcome"
 )
 
 #: What decoding of damaged text or of missing keys ends in.
@@ -47,16 +52,41 @@ _dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 _loads = json.loads
 
 
+def text(value: str | bytes) -> str | bytes:
+    """Return a path as SQLite can hold it: file names are bytes, and not all of them are UTF-8."""
+    if isinstance(value, bytes) or value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(value)
+    return value
+
+
+def _plain(value: str | bytes) -> str:
+    return value if isinstance(value, str) else os.fsdecode(value)
+
+
+def outcome_text(outcome: dict[str, Any] | None) -> str | None:
+    """Return what was seen of an end as JSON."""
+    return None if outcome is None else _dumps(outcome)
+
+
+def pid_of(identity: str | None) -> int | None:
+    """Return the pid in the text of an identity."""
+    return None if identity is None else int(identity.partition(" ")[0])
+
+
 def identity_text(who: Identity | None) -> str | None:
     """Return the one text of an identity: equal texts are the same process."""
     return None if who is None else f"{who.pid} {who.ticks} {who.inode} {who.boot}"
 
 
-def identity_from(text: str | None) -> Identity | None:
-    """Return the identity behind `text`."""
-    if text is None:
+def identity_from(stored: str | None) -> Identity | None:
+    """Return the identity behind its text."""
+    if stored is None:
         return None
-    pid, ticks, inode, boot = text.split(" ", 3)
+    pid, ticks, inode, boot = stored.split(" ", 3)
     return Identity(int(pid), int(ticks), boot, int(inode))
 
 
@@ -69,21 +99,21 @@ def claim_text(claim: StopClaim | None) -> str | None:
     return _dumps(fields)
 
 
-def claim_from(text: str | None) -> StopClaim | None:
-    """Return the claim behind `text`; keys of later versions are passed over."""
-    if text is None:
+def claim_from(stored: str | None) -> StopClaim | None:
+    """Return the claim behind its text; keys of later versions are passed over."""
+    if stored is None:
         return None
     try:
-        fields = _loads(text)
+        fields = _loads(stored)
         pid, ticks, inode, boot = fields["by"].split(" ", 3)
         by = Identity(int(pid), int(ticks), boot, int(inode))
         return StopClaim(by, fields["since"], fields["purpose"], fields["grace"], fields["sweep"])
     except _BROKEN as error:
-        raise Undecodable(f"a stop claim in it cannot be read: {error}") from error
+        raise Undecodable(f"a stop claim in the registry cannot be read ({error})") from error
 
 
 def description(row: Row) -> str:
-    """Return what never changes of a server and is not in `runs`, as JSON."""
+    """Return what never changes of a server and is not in `runs`, as JSON; these keys are frozen."""
     return _dumps(
         {
             "netns": row.netns,
@@ -103,9 +133,9 @@ def run_values(row: Row) -> tuple[object, ...]:
         row.id,
         row.generation,
         row.scope,
-        row.project,
+        text(row.project),
         row.session,
-        row.folder,
+        None if row.folder is None else text(row.folder),
         row.state.value,
         identity_text(row.starter),
         identity_text(row.guard),
@@ -114,7 +144,7 @@ def run_values(row: Row) -> tuple[object, ...]:
         row.url,
         row.listener_pid,
         row.listener_inode,
-        row.log,
+        text(row.log),
         row.started_at,
         row.ready_at,
         row.last_used_at,
@@ -123,7 +153,7 @@ def run_values(row: Row) -> tuple[object, ...]:
         row.ended_at,
         row.reason,
         claim_text(row.stop),
-        None if row.outcome is None else _dumps(row.outcome),
+        outcome_text(row.outcome),
     )
 
 
@@ -132,7 +162,7 @@ def row_from(values: tuple[Any, ...], described: str) -> Row:
     try:
         return _row(values, _loads(described))
     except _BROKEN as error:
-        raise Undecodable(f"a row in it cannot be read: {error}") from error
+        raise Undecodable(f"a row in the registry cannot be read ({error})") from error
 
 
 def _row(values: tuple[Any, ...], about: dict[str, Any]) -> Row:
@@ -141,16 +171,16 @@ def _row(values: tuple[Any, ...], about: dict[str, Any]) -> Row:
         generation=values[1],
         scope=values[2],
         netns=about["netns"],
-        project=values[3],
+        project=_plain(values[3]),
         session=values[4],
         app=about["app"],
         kind=about["kind"],
         cwd=about["cwd"],
         command=about["command"],
-        log=values[14],
+        log=_plain(values[14]),
         owner=about["owner"],
         started_at=values[15],
-        folder=values[5],
+        folder=None if values[5] is None else _plain(values[5]),
         asked_port=about["asked_port"],
         state=State(values[6]),
         starter=identity_from(values[7]),
@@ -181,19 +211,20 @@ def record(row: Row) -> str:
     return _dumps(fields)
 
 
-def row_from_record(text: str) -> Row:
+def row_from_record(stored: str) -> Row:
     """Return the row behind a history record; keys of later versions are passed over."""
     try:
-        fields = _loads(text)
+        fields = _loads(stored)
         for name in ("starter", "guard", "leader"):
             fields[name] = identity_from(fields[name])
         fields["stop"] = claim_from(fields["stop"])
         fields["state"] = State(fields["state"])
         return Row(**{name: fields[name] for name in Row._fields if name in fields})
     except _BROKEN as error:
-        raise Undecodable(f"its history cannot be read: {error}") from error
+        raise Undecodable(f"its history cannot be read ({error})") from error
 
 
 def event(values: tuple[Any, ...]) -> Event:
     """Return the event of a whole row of `events`."""
-    return Event(*values)
+    seq, time, type_, session, project, *rest = values
+    return Event(seq, time, type_, session, None if project is None else _plain(project), *rest)

@@ -1,11 +1,14 @@
-"""What a failure of SQLite means: a damaged file, a place that cannot be used, or somebody who holds it too long."""
+"""
+What a failure of SQLite means: a damaged file, a place that cannot be used, or somebody who holds it too
+long.
+"""
 
 from __future__ import annotations
 
 import os
-import sqlite3
 
 from devsup.errors import LockTimeout, RegistryUnusable
+from devsup.registry._sqlite import sqlite3
 from devsup.registry.locking import PATIENCE
 
 TYPE_CHECKING = False

@@ -1,4 +1,4 @@
-"""The highest generation that can have been given out, by everything that is left of it besides the database."""
+"""The highest generation that can have been given out, by all that is left beside the database."""
 
 from __future__ import annotations
 

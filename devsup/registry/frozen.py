@@ -2,20 +2,30 @@
 Everything a guard writes, and what ends a server.
 
 The statements here name only the frozen tables of `schema`, so that a guard of any age can execute them on a
-registry that a newer devsup has migrated. Each function is called inside one write transaction (or is a single
-statement, which is one) and decides by what the statement found, never by an earlier read: a row that somebody
-else has ended, claimed or started again since is left alone, and the answer is False or None.
+registry that a newer devsup has migrated. Each function is called inside one write transaction (or is a
+single statement, which is one) and decides by what its statement found, never by an earlier read: a row that
+somebody else has ended, claimed or started again since is left alone, and the answer is False or None.
 """
 
 # ruff: noqa: A002, S608
-# `type` is the word of the record; the statements are put together from names in this module.
+# `type` is the word of the record. The statements are put together from names in this package.
+
 from __future__ import annotations
 
-import json
-import time
-
+from devsup.clock import now_ms
 from devsup.models import State
-from devsup.registry.codec import RUN_COLUMNS, claim_from, claim_text, identity_text, record, row_from
+from devsup.records import Record
+from devsup.registry.codec import (
+    RUN_COLUMNS,
+    claim_from,
+    claim_text,
+    identity_text,
+    outcome_text,
+    pid_of,
+    record,
+    row_from,
+    text,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +33,38 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.models import Identity, Row, StopClaim
+    from devsup.registry._sqlite import sqlite3
     from devsup.registry.opening import Database
 
-__all__ = ["KEEP", "Keep", "now_ms"]
+__all__ = [
+    "EVENTS",
+    "EVENTS_MS",
+    "HISTORY",
+    "KEEP",
+    "About",
+    "End",
+    "Keep",
+    "add_event",
+    "claim",
+    "claim_stop",
+    "dismiss",
+    "ended_event",
+    "finish",
+    "next_generation",
+    "read",
+    "record_child",
+    "regenerate",
+    "remember",
+    "take",
+    "update",
+    "withdraw",
+]
 
 #: Ended servers kept per project.
 HISTORY = 200
-#: Events kept, and for how long.
+#: Events kept, and for how long; the age is looked at once in so many events.
 EVENTS, EVENTS_MS = 10_000, 30 * 86_400_000
+_AGE_EVERY = 64
 
 
 class Keep:
@@ -41,12 +75,31 @@ class Keep:
 KEEP = Keep()
 
 
-def now_ms() -> int:
-    """Return the time that rows and events carry: milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
+class About(Record):
+    """What an event is about."""
+
+    project: str | None
+    session: str | None
+    server: str | None
+    generation: int | None
+
+    @classmethod
+    def row(cls, row: Row) -> About:
+        """Return what an event about `row` is about."""
+        return cls(row.project, row.session, row.id, row.generation)
 
 
-# -- reading one row --------------------------------------------------------------------------------
+class End(Record):
+    """How a generation ended."""
+
+    state: State
+    exit_code: int | None
+    signal: int | None
+    reason: str | None
+    by: str | None
+    outcome: dict[str, Any] | None
+    at: int
+    keep: bool
 
 
 def read(db: Database, server: str) -> Row | None:
@@ -60,35 +113,41 @@ def read(db: Database, server: str) -> Row | None:
 # -- the life of a server ---------------------------------------------------------------------------
 
 
-def claim(db: Database, server: str, generation: int, guard: Identity, instead_of: Identity | None) -> bool:
-    """Make `guard` the guard of an unguarded row, or of one whose guard is still `instead_of`; one statement."""
-    text = identity_text(guard)
-    return bool(
-        db.execute(
-            "UPDATE runs SET guard = ?1 WHERE id = ?2 AND generation = ?3 AND live = 1 AND stop IS NULL"
-            " AND (guard IS ?4 OR guard = ?1)",
-            (text, server, generation, identity_text(instead_of)),
-        ).rowcount
+def withdraw(db: Database, server: str, generation: int, starter: str | None) -> bool:
+    """Delete a reservation without a guard; with `starter` (as text) only that one's."""
+    return (
+        take(
+            db,
+            "id = ?1 AND generation = ?2 AND live = 1 AND guard IS NULL AND leader IS NULL"
+            " AND (?3 IS NULL OR starter = ?3)",
+            (server, generation, starter),
+        )
+        is not None
     )
+
+
+def claim(db: Database, server: str, generation: int, guard: Identity, instead_of: Identity | None) -> bool:
+    """Make `guard` the guard of a row that has none, or still has `instead_of`; alone a single statement."""
+    found = db.execute(
+        "UPDATE runs SET guard = ?1 WHERE id = ?2 AND generation = ?3 AND live = 1 AND stop IS NULL"
+        " AND (guard IS ?4 OR guard = ?1) RETURNING project, session, leader",
+        (identity_text(guard), server, generation, identity_text(instead_of)),
+    ).fetchall()
+    if found and instead_of is not None:
+        [(project, session, leader)] = found
+        add_event(db, "adopted", About(project, session, server, generation), pid=pid_of(leader))
+    return bool(found)
 
 
 def record_child(db: Database, server: str, generation: int, leader: Identity, guard: Identity) -> bool:
     """Record the child of `guard`, if the row is still its own and nobody has claimed the stop."""
     found = db.execute(
-        "UPDATE runs SET leader = ? WHERE id = ? AND generation = ? AND live = 1 AND stop IS NULL AND guard = ?"
-        " RETURNING project, session",
+        "UPDATE runs SET leader = ? WHERE id = ? AND generation = ? AND live = 1 AND stop IS NULL"
+        " AND guard = ? RETURNING project, session",
         (identity_text(leader), server, generation, identity_text(guard)),
     ).fetchall()
     for project, session in found:
-        add_event(
-            db,
-            "started",
-            project=project,
-            session=session,
-            server=server,
-            generation=generation,
-            pid=leader.pid,
-        )
+        add_event(db, "started", About(project, session, server, generation), pid=leader.pid)
     return bool(found)
 
 
@@ -111,16 +170,8 @@ def update(
     ).fetchall()
     if event is not None:
         for project, session, leader in found:
-            add_event(
-                db,
-                event,
-                project=project,
-                session=session,
-                server=server,
-                generation=generation,
-                pid=_pid(leader),
-                reason=reason,
-            )
+            about = About(project, session, server, generation)
+            add_event(db, event, about, pid=pid_of(leader), reason=reason)
     return bool(found)
 
 
@@ -130,8 +181,9 @@ def claim_stop(
     """
     Return the claim in force on a live generation: `claim`, or that of a holder who is not proven dead.
 
-    Invariant: at most one claim per generation; it passes on only from `dead_holder`, or from a restart to a
-    stop, which is the stronger wish. One process may stop from several threads, so its own claim counts too.
+    Invariant: at most one claim per generation. It passes on only from `dead_holder`, or from a restart to a
+    stop, which is the stronger wish. A claim of the same process (another thread of it) counts like any
+    other.
     """
     found = db.execute(
         "SELECT stop, project, session, leader FROM runs WHERE id = ? AND generation = ? AND live = 1",
@@ -139,8 +191,8 @@ def claim_stop(
     ).fetchall()
     if not found:
         return None
-    [(text, project, session, leader)] = found
-    held = claim_from(text)
+    [(stop, project, session, leader)] = found
+    held = claim_from(stop)
     outranked = held is not None and held.purpose == "restart" and claim.purpose == "stop"
     if held is not None and held.by != dead_holder and not outranked:
         return held
@@ -150,11 +202,8 @@ def claim_stop(
         add_event(
             db,
             "stopping",
-            project=project,
-            session=session,
-            server=server,
-            generation=generation,
-            pid=_pid(leader),
+            About(project, session, server, generation),
+            pid=pid_of(leader),
             by=str(claim.by.pid),
             reason=claim.purpose,
             at=claim.since,
@@ -163,9 +212,10 @@ def claim_stop(
 
 
 def unclaim(db: Database, server: str, generation: int, claim: StopClaim) -> bool:
-    """Give a claim back whose stop has failed: the server is not well, and the next may try."""
+    """Give back a claim whose stop has failed: the server is not well, and the next may try."""
     found = db.execute(
-        "UPDATE runs SET stop = NULL, state = ? WHERE id = ? AND generation = ? AND live = 1 AND stop = ? RETURNING id",
+        "UPDATE runs SET stop = NULL, state = ?"
+        " WHERE id = ? AND generation = ? AND live = 1 AND stop = ? RETURNING id",
         (State.UNHEALTHY.value, server, generation, claim_text(claim)),
     ).fetchall()
     return bool(found)
@@ -174,46 +224,50 @@ def unclaim(db: Database, server: str, generation: int, claim: StopClaim) -> boo
 # -- its end ----------------------------------------------------------------------------------------
 
 
-def finish(
-    db: Database,
-    server: str,
-    generation: int,
-    *,
-    state: State,
-    exit_code: int | None,
-    signal: int | None,
-    reason: str | None,
-    by: str | None,
-    outcome: dict[str, Any] | None,
-    keep: bool,
-    at: int,
-) -> bool:
+def finish(db: Database, server: str, generation: int, end: End) -> bool:
     """End a live generation: move it to the history, or keep it as an ended row without a lease."""
-    if keep:
-        text = None if outcome is None else json.dumps(outcome)
-        found = db.execute(
-            "UPDATE runs SET live = 0, state = ?, exit_code = ?, signal = ?, reason = ?, outcome = ?, ended_at = ?"
-            " WHERE id = ? AND generation = ? AND live = 1 RETURNING id",
-            (state.value, exit_code, signal, reason, text, at, server, generation),
-        ).fetchall()
-        row = read(db, server) if found else None
-        db.execute("DELETE FROM leases WHERE id = ?", (server,)) if row else None
-    else:
-        row = take(db, "id = ? AND generation = ? AND live = 1", (server, generation))
-        if row is not None:
-            row = row.replace(
-                state=state,
-                exit_code=exit_code,
-                signal=signal,
-                reason=reason,
-                outcome=outcome,
-                ended_at=at,
-            )
-            remember(db, row)
+    row = (_keep_ended if end.keep else _remember_ended)(db, server, generation, end)
     if row is None:
         return False
-    ended_event(db, row, by)
+    ended_event(db, row, end.by)
     return True
+
+
+def _remember_ended(db: Database, server: str, generation: int, end: End) -> Row | None:
+    row = take(db, "id = ? AND generation = ? AND live = 1", (server, generation))
+    if row is None:
+        return None
+    row = row.replace(
+        state=end.state,
+        exit_code=end.exit_code,
+        signal=end.signal,
+        reason=end.reason,
+        outcome=end.outcome,
+        ended_at=end.at,
+    )
+    remember(db, row)
+    return row
+
+
+def _keep_ended(db: Database, server: str, generation: int, end: End) -> Row | None:
+    how = (end.state.value, end.exit_code, end.signal, end.reason, outcome_text(end.outcome), end.at)
+    found = db.execute(
+        "UPDATE runs SET live = 0, state = ?, exit_code = ?, signal = ?, reason = ?, outcome = ?,"
+        " ended_at = ? WHERE id = ? AND generation = ? AND live = 1 RETURNING id",
+        (*how, server, generation),
+    ).fetchall()
+    if not found:
+        return None
+    db.execute("DELETE FROM leases WHERE id = ?", (server,))
+    return read(db, server)
+
+
+def dismiss(db: Database, server: str, generation: int) -> bool:
+    """Move a row that was kept after its end to the history."""
+    row = take(db, "id = ? AND generation = ? AND live = 0", (server, generation))
+    if row is not None:
+        remember(db, row)
+    return row is not None
 
 
 def take(db: Database, where: str, values: tuple[object, ...]) -> Row | None:
@@ -229,14 +283,16 @@ def take(db: Database, where: str, values: tuple[object, ...]) -> Row | None:
     return row_from(found[0], described)
 
 
-def remember(db: Database, row: Row) -> None:
+def remember(db: Database | sqlite3.Connection, row: Row) -> None:
     """Add an ended row to the history, and drop the oldest of its project beyond the bound."""
+    project = text(row.project)
     db.execute(
-        "INSERT INTO history (id, generation, project, session, pid, ended_at, record) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO history (id, generation, project, session, pid, ended_at, record)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             row.id,
             row.generation,
-            row.project,
+            project,
             row.session,
             row.leader.pid if row.leader else None,
             row.ended_at,
@@ -246,7 +302,7 @@ def remember(db: Database, row: Row) -> None:
     db.execute(
         "DELETE FROM history WHERE project = ?1 AND seq <="
         " (SELECT seq FROM history WHERE project = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
-        (row.project, HISTORY),
+        (project, HISTORY),
     )
 
 
@@ -255,10 +311,7 @@ def ended_event(db: Database, row: Row, by: str | None) -> None:
     add_event(
         db,
         row.state.value,
-        project=row.project,
-        session=row.session,
-        server=row.id,
-        generation=row.generation,
+        About.row(row),
         pid=row.leader.pid if row.leader else None,
         by=by,
         reason=row.reason,
@@ -282,33 +335,28 @@ def next_generation(db: Database) -> int:
 def regenerate(
     db: Database, server: str, generation: int, log_of: Callable[[int], str], by: str | None
 ) -> Row | None:
-    """Close a live generation into the history and begin the next one: same id, guard, port and lease."""
+    """
+    Close a live generation into the history and begin the next one: same id, guard and lease.
+
+    None if it has ended, or a stop has taken the restart's claim meanwhile.
+    """
     row = read(db, server)
     if row is None or row.generation != generation or row.ended_at is not None:
         return None
-    if row.stop is None or row.stop.purpose != "restart":
-        return None  # a stop has come meanwhile
+    if row.stop is not None and row.stop.purpose == "stop":
+        return None
     now = now_ms()
     remember(db, row.replace(state=State.STOPPED, reason="restart", ended_at=now))
     following = next_generation(db)
     db.execute(
-        "UPDATE runs SET generation = ?, log = ?, started_at = ?, state = ?, leader = NULL, port = NULL, url = NULL,"
-        " listener_pid = NULL, listener_inode = NULL, ready_at = NULL, exit_code = NULL, signal = NULL,"
-        " reason = NULL, stop = NULL, outcome = NULL WHERE id = ?",
-        (following, log_of(following), now, State.RESTARTING.value, server),
+        "UPDATE runs SET generation = ?, log = ?, started_at = ?, state = ?, leader = NULL, port = NULL,"
+        " url = NULL, listener_pid = NULL, listener_inode = NULL, ready_at = NULL, exit_code = NULL,"
+        " signal = NULL, reason = NULL, stop = NULL, outcome = NULL WHERE id = ?",
+        (following, text(log_of(following)), now, State.STARTING.value, server),
     )
     again = read(db, server)
-    add_event(
-        db,
-        "restarted",
-        project=row.project,
-        session=row.session,
-        server=server,
-        generation=following,
-        pid=row.leader.pid if row.leader else None,
-        by=by,
-        at=now,
-    )
+    assert again is not None
+    add_event(db, "restarted", About.row(again), pid=row.leader.pid if row.leader else None, by=by, at=now)
     return again
 
 
@@ -318,11 +366,8 @@ def regenerate(
 def add_event(
     db: Database,
     type: str,
+    about: About,
     *,
-    project: str | None = None,
-    session: str | None = None,
-    server: str | None = None,
-    generation: int | None = None,
     pid: int | None = None,
     by: str | None = None,
     reason: str | None = None,
@@ -331,21 +376,18 @@ def add_event(
 ) -> int:
     """Add an event and return its number; the oldest go."""
     now = now_ms() if at is None else at
+    project = None if about.project is None else text(about.project)
     seq = db.execute(
         "INSERT INTO events (time, type, session, project, server, generation, pid, by, reason, exit_code)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (now, type, session, project, server, generation, pid, by, reason, exit_code),
+        (now, type, about.session, project, about.server, about.generation, pid, by, reason, exit_code),
     ).lastrowid
     assert seq is not None
     db.execute("DELETE FROM events WHERE seq <= ?", (seq - EVENTS,))
-    if seq % 64 == 0:
-        # The first young one is found at once; the scan never goes past it.
+    if seq % _AGE_EVERY == 0:
+        # The first young one ends the scan at once; everything before it is old.
         db.execute(
             "DELETE FROM events WHERE seq < (SELECT seq FROM events WHERE time >= ? ORDER BY seq LIMIT 1)",
             (now - EVENTS_MS,),
         )
     return seq
-
-
-def _pid(text: str | None) -> int | None:
-    return None if text is None else int(text.partition(" ")[0])

@@ -2,8 +2,8 @@
 The file lock of the registry: shared by every open, exclusive for what replaces the file.
 
 A plain `flock` on a file that is never unlinked; the kernel frees it when its holder dies. The file also says
-which database it speaks for (its inode) and the highest generation given out, so that a registry that was lost
-with everything in it still never gives a generation twice.
+which database it speaks for (its inode) and the highest generation given out, so that a registry that was
+lost with everything in it still never gives a generation twice.
 
 One object belongs to one thread. Two objects of one process exclude each other as two processes do.
 """

@@ -1,30 +1,32 @@
 """
-A connection to a registry that is ours, whole and of the right schema, or an error: never somebody else's file.
+A connection to a registry that is ours, whole and of the right schema, or an error: never somebody else's
+file.
 
 Invariants, kept by `open_database` and by nothing else:
 
-1. Whoever has a connection holds `registry.lock` shared, from before the open until after the close. Creating,
-   migrating and moving aside hold it exclusively, so they happen while nobody has a connection.
-2. `registry.db` appears by a rename of a complete file. It is never opened for creation, and never by anything
-   but SQLite: closing any descriptor of it would drop the locks of this process's connections.
-3. A file that cannot be read is moved away whole and its rows are rebuilt from the living. "No file" counts as
-   "nothing was ever started" only while the lock file says that there never was one and no living process
+1. Whoever has a connection holds `registry.lock` shared, from before the open until after the close.
+   Creating, migrating and moving aside hold it exclusively, so they happen while nobody has a connection.
+2. `registry.db` appears by a rename of a complete file. It is never opened for creation, and never by
+   anything but SQLite: closing any descriptor of it would drop the locks of this process's connections.
+3. A file that cannot be read is moved away whole and its rows are rebuilt from the living. "No file" counts
+   as "nothing was ever started" only while the lock file says that there never was one and no living process
    says otherwise.
 
-Any number of processes and threads may open at once. Nothing waits longer than `PATIENCE`.
+Any number of processes and threads may open at once. Nothing waits longer than `locking.PATIENCE`.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 
 from devsup.errors import RegistryUnusable
 from devsup.paths import check_home, ensure_home
 from devsup.registry import schema
+from devsup.registry._sqlite import sqlite3
 from devsup.registry.building import adopt, build, set_aside
 from devsup.registry.failures import Damaged, Starved, translate
+from devsup.registry.floor import highest_generation
 from devsup.registry.locking import PATIENCE, FileLock
 
 TYPE_CHECKING = False
@@ -44,12 +46,16 @@ _SAFE = frozenset(b"/-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRS
 class Database:
     """One open connection and the lock that goes with it; used by the thread that opened it."""
 
-    __slots__ = ("connection", "execute", "lock")
+    __slots__ = ("checked", "connection", "execute", "inode", "lock")
 
-    def __init__(self, connection: sqlite3.Connection, lock: FileLock) -> None:
+    def __init__(self, connection: sqlite3.Connection, lock: FileLock, inode: int, *, checked: bool) -> None:
         self.connection = connection
         self.execute = connection.execute
         self.lock = lock
+        #: Of the file that is open; the path may lead to another one by now.
+        self.inode = inode
+        #: Whether the schema is known to be the current one.
+        self.checked = checked
 
     def close(self) -> None:
         """Close the connection, then let go of the lock."""
@@ -64,21 +70,19 @@ class _Outdated(Exception):
 
 
 def open_database(
-    home: Home, *, write: bool, frozen: bool, rebuild: Callable[[], list[Row]], warnings: list[str]
+    home: Home, *, write: bool, any_schema: bool, rebuild: Callable[[], list[Row]], warnings: list[str]
 ) -> Database | None:
     """
     Open the registry of `home`; create, migrate or rebuild it first where it needs that.
 
-    Returns None to a reader (``write`` false) where nothing was ever started. With ``frozen`` the schema version
-    is not looked at.
+    Returns None to a reader (``write`` false) where nothing was ever started.
     """
     for _ in range(_ROUNDS):
         if not check_home(home):
             if not write and not rebuild():
                 return None
             ensure_home(home)
-        lock = FileLock(home)
-        database = None
+        lock, database = FileLock(home), None
         try:
             lock.share()
             seen = _look(home)
@@ -89,7 +93,8 @@ def open_database(
             elif seen != lock.stamp and not lock.read_only:
                 _settle(lock, home, seen, rebuild, warnings)
             else:
-                database = Database(_connect(home, lock, seen, frozen=frozen), lock)
+                connection = _connect(home, lock, seen, any_schema=any_schema)
+                database = Database(connection, lock, seen, checked=not any_schema)
                 return database
         except Damaged as damage:
             _replace(lock, home, damage.seen, damage.reason, rebuild, warnings)
@@ -98,13 +103,14 @@ def open_database(
         except Starved as error:
             if write:
                 raise error.answer from error
-            database = _open_alone(home, lock, error)
+            database = _open_alone(home, lock, error, any_schema=any_schema)
             return database
         finally:
             if database is None:
                 lock.close()
     raise RegistryUnusable(
-        f"the registry `{home.registry}` changes under every look", hint="run `devsup list`"
+        f"the registry `{home.registry}` is replaced again and again by another program",
+        hint="set `DEVSUP_HOME` to a folder that only devsup writes to",
     )
 
 
@@ -116,6 +122,9 @@ def repair(home: Home, damage: Damaged, rebuild: Callable[[], list[Row]], warnin
         _replace(lock, home, damage.seen, damage.reason, rebuild, warnings)
     finally:
         lock.close()
+
+
+# -- opening ----------------------------------------------------------------------------------------
 
 
 def _look(home: Home) -> int | None:
@@ -144,17 +153,15 @@ def _look(home: Home) -> int | None:
     return found.st_ino
 
 
-def _connect(home: Home, lock: FileLock, seen: int, *, frozen: bool) -> sqlite3.Connection:
+def _connect(home: Home, lock: FileLock, seen: int, *, any_schema: bool) -> sqlite3.Connection:
     options = "mode=rw"
     if lock.read_only:
-        # Without a WAL the file is all there is, and nobody writes where we cannot: no locks, no -shm needed.
-        options = "mode=ro" if os.path.exists(home.registry + "-wal") else "mode=ro&immutable=1"
+        # Without a WAL the file is all there is, and whoever cannot write needs neither locks nor a -shm.
+        options = "mode=ro" if _has_wal(home) else "mode=ro&immutable=1"
     connection = None
     try:
-        connection = sqlite3.connect(
-            uri(home.registry, options), timeout=PATIENCE, isolation_level=None, uri=True
-        )
-        _verify(connection, seen, frozen=frozen)
+        connection = sqlite3.connect(uri(home.registry, options), PATIENCE, isolation_level=None, uri=True)
+        _verify(connection, seen, any_schema=any_schema)
         if not lock.read_only:
             connection.execute("PRAGMA synchronous = OFF")
     except BaseException as error:
@@ -166,10 +173,10 @@ def _connect(home: Home, lock: FileLock, seen: int, *, frozen: bool) -> sqlite3.
     return connection
 
 
-def _verify(connection: sqlite3.Connection, seen: int, *, frozen: bool) -> None:
+def _verify(connection: sqlite3.Connection, seen: int, *, any_schema: bool) -> None:
     if connection.execute("PRAGMA application_id").fetchall() != [(schema.APPLICATION_ID,)]:
         raise Damaged("it is not a registry of devsup", seen)
-    if frozen:
+    if any_schema:
         return
     [(version,)] = connection.execute("PRAGMA user_version").fetchall()
     if version > schema.VERSION:
@@ -180,27 +187,30 @@ def _verify(connection: sqlite3.Connection, seen: int, *, frozen: bool) -> None:
         raise _Outdated
 
 
-def _open_alone(home: Home, lock: FileLock, error: Starved) -> Database:
+def _open_alone(home: Home, lock: FileLock, error: Starved, *, any_schema: bool) -> Database:
     """
-    Open for reading where not even the shared memory file of a WAL can be made (a full disk).
+    Open for reading where not even the shared memory file of a WAL can be made: on a full disk.
 
     With the lock held exclusively nobody else has a connection, so SQLite may keep that memory on its heap.
     """
     lock.exclude()
-    connection = None
-    try:
-        connection = sqlite3.connect(uri(home.registry, "mode=rw"), timeout=0, isolation_level=None, uri=True)
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
-        _verify(connection, lock.stamp or 0, frozen=True)
-    except sqlite3.Error:
-        if connection is not None:
-            connection.close()
-        if _has_wal(home):
-            raise error.answer from error
-        connection = sqlite3.connect(
-            uri(home.registry, "mode=ro&immutable=1"), isolation_level=None, uri=True
-        )
-    return Database(connection, lock)
+    ways = [("mode=rw", "PRAGMA locking_mode = EXCLUSIVE")]
+    if not _has_wal(home):
+        ways.append(("mode=ro&immutable=1", "PRAGMA query_only = ON"))
+    for options, setting in ways:
+        connection = None
+        try:
+            connection = sqlite3.connect(uri(home.registry, options), isolation_level=None, uri=True)
+            connection.execute(setting).fetchall()
+            _verify(connection, _inode(home.registry) or 0, any_schema=any_schema)
+        except BaseException as problem:
+            if connection is not None:
+                connection.close()
+            if not isinstance(problem, sqlite3.Error | _Outdated):
+                raise
+        else:
+            return Database(connection, lock, _inode(home.registry) or 0, checked=not any_schema)
+    raise error.answer from error
 
 
 def _has_wal(home: Home) -> bool:
@@ -208,6 +218,16 @@ def _has_wal(home: Home) -> bool:
         return os.stat(home.registry + "-wal").st_size > 0
     except FileNotFoundError:
         return False
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_ino
+    except FileNotFoundError:
+        return None
+
+
+# -- with the lock held exclusively -----------------------------------------------------------------
 
 
 def _replace(
@@ -218,34 +238,31 @@ def _replace(
     rebuild: Callable[[], list[Row]],
     warnings: list[str],
 ) -> None:
-    """Replace the file with inode `seen` (None: the missing one) by a new registry with the living in it."""
+    """Put a new registry with the living in the place of the file `seen` (None: of a missing one)."""
     if lock.read_only:
         raise RegistryUnusable(
-            f"the registry `{home.registry}` cannot be used: {reason}, and the folder is read-only",
-            hint="set `DEVSUP_HOME` to a folder of your own",
+            f"the registry `{home.registry}` cannot be used: {reason}, and its folder is read-only",
+            hint="set `DEVSUP_HOME` to a folder that can be written",
         )
     lock.exclude()
     if _inode(home.registry) != seen:
         return  # somebody else was here between our two locks
     first = seen is None and lock.stamp is None
-    place = set_aside(home)
     rows = rebuild()
+    place = set_aside(home)
     build(home, lock, rows, uri, announce=not first or bool(rows))
     if not first or rows:
-        warnings.append(_told(reason, place, len(rows)))
+        moved = f" and was moved to `{place}`" if place else ""
+        warnings.append(f"the registry could not be used ({reason}){moved}; {_found(_living(rows))}")
 
 
-def _told(reason: str, place: str | None, count: int) -> str:
-    found = {0: "no server was", 1: "1 server was"}.get(count, f"{count} servers were")
-    moved = f" and was moved to `{place}`" if place else ""
-    return f"the registry could not be used ({reason}){moved}; {found} found again by their processes"
+def _living(rows: list[Row]) -> int:
+    return sum(row.ended_at is None for row in rows)
 
 
-def _inode(path: str) -> int | None:
-    try:
-        return os.lstat(path).st_ino
-    except FileNotFoundError:
-        return None
+def _found(count: int) -> str:
+    servers = {0: "no server was", 1: "1 server was"}.get(count, f"{count} servers were")
+    return f"{servers} found by their processes" if count != 1 else f"{servers} found by its processes"
 
 
 def _settle(
@@ -259,29 +276,29 @@ def _settle(
     lock.exclude()
     if _inode(home.registry) != seen or lock.stamp == seen:
         return
-    connection = _connect(home, lock, seen, frozen=True)
+    rows = rebuild()
+    floor = max(lock.generation(), highest_generation(home, rows))
+    connection = _connect(home, lock, seen, any_schema=True)
     try:
-        found = adopt(connection, rebuild())
+        added, generation = adopt(connection, rows, floor)
     except sqlite3.Error as error:
         raise translate(error, home, seen) from error
     finally:
         connection.close()
-    lock.write_stamp(seen, None)
+    lock.write_stamp(seen, generation)
     if stamp is not None:
-        warnings.append(
-            f"the registry was replaced by another file; {found} running servers were added to it"
-        )
+        warnings.append(f"the registry was replaced by another file; {_found(added)} and added to it")
 
 
 def _migrate(home: Home, lock: FileLock) -> None:
     if lock.read_only:
         raise RegistryUnusable(
-            f"the registry `{home.registry}` has an older schema and its folder is read-only",
-            hint="run any devsup command where the folder can be written",
+            f"the registry `{home.registry}` has an older schema, and its folder is read-only",
+            hint="run a devsup command where the folder can be written",
         )
     lock.exclude()
-    seen = lock.stamp or 0
-    connection = _connect(home, lock, seen, frozen=True)
+    seen = _inode(home.registry) or 0
+    connection = _connect(home, lock, seen, any_schema=True)
     try:
         connection.execute("BEGIN IMMEDIATE")
         [(version,)] = connection.execute("PRAGMA user_version").fetchall()

@@ -1,17 +1,18 @@
 """
 The rows of a registry that was lost, from the processes that live and from what they were asked to run.
 
-Guards, servers and their descendants carry a marker (home, project, session, id, generation); ``servers/<id>.json``
-says the rest. A look at a moving target: what ends meanwhile is found dead by whoever looks next, and nothing
-starts meanwhile, since a start needs the registry whose lock our caller holds.
+Guards, servers and their descendants carry a marker (home, project, session, id, generation);
+``servers/<id>.json`` says the rest. A look at a moving target: what ends meanwhile is found dead by whoever
+looks next, and nothing starts meanwhile, since a start needs the registry whose lock our caller holds.
 """
 
 from __future__ import annotations
 
 import json
-import time
+import os
 
 from devsup import identity, system, tree
+from devsup.clock import now_ms
 from devsup.models import Row, State
 
 TYPE_CHECKING = False
@@ -29,58 +30,125 @@ _GUARDS = ("devsup/guard", "devsup.guard")
 
 
 def living(home: Home) -> list[Row]:
-    """Return one row for each server of `home` of which any process lives."""
+    """
+    Return a row for each server of `home` of which any process lives.
+
+    A server that left a job file and no process has ended while nobody kept a record: it is among the rows
+    too, as an ended one, so that its log is still found.
+    """
     servers: dict[str, list[tuple[ProcessInfo, Marker]]] = {}
     for info, marker in tree.marked(home.root):
         servers.setdefault(marker.id, []).append((info, marker))
-    rows: dict[tuple[str, str], Row] = {}
-    for server, members in servers.items():
-        row = _row(home, server, members)
-        # Two of one session cannot be: the younger one is the one that the session knows.
-        rival = rows.get((row.project, row.session)) if row else None
-        if row is not None and (rival is None or rival.generation < row.generation):
-            rows[row.project, row.session] = row
-    return list(rows.values())
+    jobs = _jobs(home)
+    rows = [_row(home, jobs.get(server, {}), members) for server, members in servers.items()]
+    alive = _without_rivals([row for row in rows if row is not None])
+    return alive + [
+        row for row in map(_lost, (jobs[server] for server in jobs.keys() - servers.keys())) if row
+    ]
 
 
-def _row(home: Home, server: str, members: list[tuple[ProcessInfo, Marker]]) -> Row | None:
-    job = _job(home, server)
+def _without_rivals(rows: list[Row]) -> list[Row]:
+    """
+    Keep what the unique indexes allow: the youngest server of a session, and of a folder.
+
+    There are no others where all went well; where there are, the one that was started last is the one that
+    everybody was told of.
+    """
+    kept: list[Row] = []
+    for row in sorted(rows, key=lambda row: row.generation, reverse=True):
+        own = (row.scope, row.project, row.session)
+        if any((one.scope, one.project, one.session) == own for one in kept):
+            continue
+        if row.folder is not None and any((one.scope, one.folder) == (row.scope, row.folder) for one in kept):
+            row = row.replace(folder=None)  # noqa: PLW2901 - the same server, with one promise less
+        kept.append(row)
+    return kept
+
+
+# -- from processes ---------------------------------------------------------------------------------
+
+
+def _row(home: Home, job: dict[str, Any], members: list[tuple[ProcessInfo, Marker]]) -> Row | None:
     guard = next((info for info, _ in members if _is_guard(info.pid)), None)
-    tree_of = [info for info, _ in members if guard is None or info.pid != guard.pid]
-    leader = _leader(tree_of, guard)
-    who, guarded_by = _identity(leader), _identity(guard)
-    if who is None and guarded_by is None:
+    infos = [info for info, _ in members if guard is None or info.pid != guard.pid]
+    leader = _leader(infos, guard)
+    here = identity.here().key
+    scope = _text(job.get("scope")) or here
+    guarded_by, led_by = _identity(guard, foreign=scope != here), _identity(leader, foreign=scope != here)
+    if guarded_by is None and led_by is None:
         return None  # gone since
     marker = members[0][1]
+    # A guard keeps the marker it was started with over every restart of its server.
     generation = max([one.generation for _, one in members] + [_number(job.get("generation")) or 0])
-    port, listener_pid, inode = _listener(tree_of, _number(job.get("asked_port")))
-    here = identity.here()
-    command = job.get("command") or (system.cmdline(leader.pid) if leader else [])
-    asked = _number(job.get("asked_port"))
+    asked = _number(job.get("port", job.get("asked_port")))
+    port, listener_pid, inode = _listener(infos, asked)
     return Row(
-        id=server,
+        id=marker.id,
         generation=generation,
-        scope=here.key,
-        netns=str(job.get("netns") or system.net_namespace()),
+        scope=scope,
+        netns=_text(job.get("netns")) or system.net_namespace(),
         project=marker.project,
         session=marker.session,
-        app=job.get("app"),
-        kind=str(job.get("kind") or "command"),
-        cwd=str(job.get("cwd") or (leader and system.cwd(leader.pid)) or marker.project),
-        command=[str(word) for word in command],
-        log=str(job.get("log") or home.log(marker.project, marker.session, generation)),
-        owner=job.get("owner"),
-        started_at=_number(job.get("started_at")) or time.time_ns() // 1_000_000,
-        folder=job.get("folder"),
+        app=_text(job.get("app")),
+        kind=_text(job.get("kind")) or "command",
+        cwd=_text(job.get("cwd")) or (leader and system.cwd(leader.pid)) or marker.project,
+        command=_words(job.get("command")) or (system.cmdline(leader.pid) if leader else []),
+        log=_text(job.get("log")) or home.log(marker.project, marker.session, generation),
+        owner=_text(job.get("owner")),
+        started_at=_number(job.get("started_at")) or now_ms(),
+        folder=_text(job.get("folder")),
         asked_port=asked,
         state=_state(asked, port, leader),
         guard=guarded_by,
-        leader=who,
+        leader=led_by,
         port=port,
         url=f"http://localhost:{port}" if port else None,
         listener_pid=listener_pid,
         listener_inode=inode,
     )
+
+
+def _is_guard(pid: int) -> bool:
+    return any(name in word for word in system.cmdline(pid)[:6] for name in _GUARDS)
+
+
+def _leader(infos: list[ProcessInfo], guard: ProcessInfo | None) -> ProcessInfo | None:
+    """Return the started process: a session leader below the guard, else the oldest."""
+    for info in infos:
+        if guard is not None and info.sid == info.pid and info.ppid == guard.pid:
+            return info
+    return min(infos, key=lambda info: (info.ticks, info.pid), default=None)
+
+
+def _identity(info: ProcessInfo | None, *, foreign: bool) -> Identity | None:
+    if info is None:
+        return None
+    try:
+        who = identity.of(info.pid)
+        if who is None or who.ticks != info.ticks:
+            return None
+        # A container's processes are visible from outside, under other numbers than those of its own rows.
+        return who.replace(pid=_inner_pid(info.pid)) if foreign else who
+    except (OSError, ValueError):
+        return None
+
+
+def _inner_pid(pid: int) -> int:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    return pid
+
+
+def _listener(infos: list[ProcessInfo], asked: int | None) -> tuple[int | None, int | None, int | None]:
+    """Return port, pid and socket inode of what the tree listens on: the asked port, else the lowest."""
+    found = [
+        (one.port != asked, one.port, pid, one.inode)
+        for pid, listeners in tree.listening(infos).items()
+        for one in listeners
+    ]
+    return min(found)[1:] if found else (None, None, None)
 
 
 def _state(asked: int | None, port: int | None, leader: ProcessInfo | None) -> State:
@@ -89,49 +157,62 @@ def _state(asked: int | None, port: int | None, leader: ProcessInfo | None) -> S
     return State.STARTING if leader is None or asked is not None else State.RUNNING
 
 
-def _job(home: Home, server: str) -> dict[str, Any]:
+# -- from job files ---------------------------------------------------------------------------------
+
+
+def _jobs(home: Home) -> dict[str, dict[str, Any]]:
+    jobs = {}
     try:
-        with open(home.job(server), encoding="utf-8") as file:
-            job = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return job if isinstance(job, dict) else {}
-
-
-def _is_guard(pid: int) -> bool:
-    return any(name in word for word in system.cmdline(pid)[:6] for name in _GUARDS)
-
-
-def _leader(members: list[ProcessInfo], guard: ProcessInfo | None) -> ProcessInfo | None:
-    """Return the started process: a session leader below the guard, else the oldest."""
-    for info in members:
-        if guard is not None and info.sid == info.pid and info.ppid == guard.pid:
-            return info
-    return min(members, key=lambda info: (info.ticks, info.pid), default=None)
-
-
-def _identity(info: ProcessInfo | None) -> Identity | None:
-    if info is None:
-        return None
-    try:
-        who = identity.of(info.pid)
+        names = os.listdir(home.servers)
     except OSError:
+        return {}
+    for name in names:
+        server, dot, ending = name.rpartition(".")
+        if (dot, ending) != (".", "json"):
+            continue
+        try:
+            with open(f"{home.servers}/{name}", encoding="utf-8") as file:
+                job = json.load(file)
+        except (OSError, ValueError):
+            continue
+        if isinstance(job, dict) and job.get("id") == server:
+            jobs[server] = job
+    return jobs
+
+
+def _lost(job: dict[str, Any]) -> Row | None:
+    project, session = _text(job.get("project")), _text(job.get("session"))
+    scope, generation = _text(job.get("scope")), _number(job.get("generation"))
+    if project is None or session is None or scope is None or generation is None:
         return None
-    return who if who is not None and who.ticks == info.ticks else None
+    return Row(
+        id=job["id"],
+        generation=generation,
+        scope=scope,
+        netns=_text(job.get("netns")) or "",
+        project=project,
+        session=session,
+        app=_text(job.get("app")),
+        kind=_text(job.get("kind")) or "command",
+        cwd=_text(job.get("cwd")) or project,
+        command=_words(job.get("command")),
+        log=_text(job.get("log")) or "",
+        owner=_text(job.get("owner")),
+        started_at=_number(job.get("started_at")) or now_ms(),
+        asked_port=_number(job.get("port", job.get("asked_port"))),
+        state=State.LOST,
+        ended_at=now_ms(),
+        reason="it had ended when the registry was rebuilt",
+    )
 
 
-def _listener(members: list[ProcessInfo], asked: int | None) -> tuple[int | None, int | None, int | None]:
-    """Return port, pid and socket inode of what the tree listens on: the asked port, else the lowest."""
-    found = [
-        (one.port != asked, one.port, pid, one.inode)
-        for pid, all_ in tree.listening(members).items()
-        for one in all_
-    ]
-    if not found:
-        return None, None, None
-    _, port, pid, inode = min(found)
-    return port, pid, inode
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _words(value: object) -> list[str]:
+    return [str(word) for word in value] if isinstance(value, list) else []

@@ -1,16 +1,16 @@
 """
 What the registry's tables look like, and how an older file becomes a current one.
 
-Two kinds of tables, because two kinds of programs write here. A command comes from the installed devsup and has
-just checked the schema version. A guard may be days old and meet a registry that a newer devsup has migrated,
-so whatever a guard's statements name is frozen: columns may be added (nullable or with a default), none may be
-renamed, dropped or given another meaning.
+Two kinds of tables, because two kinds of programs write here. A command comes from the installed devsup and
+has just checked the schema version. A guard may be days old and meet a registry that a newer devsup has
+migrated, so whatever a guard's statements name is frozen: columns may be added (nullable or with a default),
+none may be renamed, dropped or given another meaning.
 
 frozen, because guards write or copy them
-    runs      one row per server, narrow: who guards and leads it, its state, port and url, its claim, its end.
-              ``live`` is 1 until the end is recorded; a crashed server may stay with ``live`` 0 until the next
-              start or stop of its session. scope, project, session and folder stand here, not in `servers`,
-              since the unique indexes over the live rows need them.
+    runs      one row per server, narrow: who guards and leads it, its state, port and url, its claim, its
+              end. ``live`` is 1 until the end is recorded; a crashed server may stay with ``live`` 0 until
+              the next start or stop of its session. scope, project, session and folder stand here, not in
+              `servers`, since the unique indexes over the live rows need them.
     servers   ``description``: JSON, written once by start, copied into the history as it is. Later versions
               may put more keys into it, an older guard passes them on unread.
     leases    who has a port of a network namespace.
@@ -69,7 +69,10 @@ _TABLES = (
     ) WITHOUT ROWID
     """,
     "CREATE UNIQUE INDEX one_live_server_per_session ON runs (scope, project, session) WHERE live = 1",
-    "CREATE UNIQUE INDEX one_live_server_per_folder ON runs (scope, folder) WHERE live = 1 AND folder IS NOT NULL",
+    """
+    CREATE UNIQUE INDEX one_live_server_per_folder ON runs (scope, folder)
+    WHERE live = 1 AND folder IS NOT NULL
+    """,
     "CREATE INDEX runs_of_project ON runs (project, session)",
     "CREATE TABLE servers (id TEXT PRIMARY KEY, description TEXT NOT NULL) WITHOUT ROWID",
     """

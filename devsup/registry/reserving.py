@@ -1,0 +1,130 @@
+"""
+The one transaction that makes a start possible, statement by statement.
+
+Called inside a write transaction. What the caller has proven dead is ended only if it is still about the same
+processes; what lives is never ended here.
+"""
+
+from __future__ import annotations
+
+from devsup.clock import now_ms
+from devsup.errors import LimitReached
+from devsup.models import State
+from devsup.registry import frozen
+from devsup.registry.building import insert
+from devsup.registry.codec import identity_text, text
+from devsup.registry.errors import FolderBusy, PortLeased, SessionBusy
+from devsup.registry.queries import rows
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devsup.models import Row
+    from devsup.registry.opening import Database
+
+__all__ = ["lease", "reserve"]
+
+
+def reserve(
+    db: Database,
+    row: Row,
+    *,
+    dead: list[Row],
+    limit: int,
+    port: int | None,
+    log_of: Callable[[int], str],
+) -> Row:
+    """End what is dead, refuse what is in the way, insert the row with its generation and lease."""
+    now = now_ms()
+    for one in dead:
+        _end_dead(db, one, now)
+    _end_lost(db, row.scope, now)
+    _end_crashed(db, row)
+    _refuse(db, row, limit)
+    if port is not None:
+        lease(db, row.netns, port, row.id)
+    generation = frozen.next_generation(db)
+    reserved = row.replace(generation=generation, log=log_of(generation))
+    insert(db.connection, reserved)
+    return reserved
+
+
+def _end_dead(db: Database, row: Row, now: int) -> None:
+    taken = frozen.take(
+        db,
+        "id = ? AND generation = ? AND live = 1 AND guard IS ? AND leader IS ?",
+        (row.id, row.generation, identity_text(row.guard), identity_text(row.leader)),
+    )
+    if taken is None or (taken.guard is None and taken.leader is None):
+        return  # a reservation that came to nothing leaves no trace
+    state = State.CRASHED if taken.stop is None else State.STOPPED
+    _into_history(db, taken, state, "its processes are gone", now)
+
+
+def _end_lost(db: Database, scope: str, now: int) -> None:
+    """End the rows of this machine's earlier boots."""
+    machine, boot, _ = scope.split("/", 2)
+    # "0" is the character after "/": the range is everything of this machine, and the index knows it.
+    found = db.execute(
+        "SELECT id, scope FROM runs WHERE live = 1 AND scope > ? AND scope < ?",
+        (f"{machine}/", f"{machine}0"),
+    ).fetchall()
+    for server, other in found:
+        if other.split("/", 2)[1] != boot:
+            taken = frozen.take(db, "id = ?", (server,))
+            if taken is not None:
+                _into_history(db, taken, State.LOST, "the machine was started again", now)
+
+
+def _into_history(db: Database, row: Row, state: State, reason: str, now: int) -> None:
+    ended = row.replace(state=state, reason=reason, ended_at=now)
+    frozen.remember(db, ended)
+    frozen.ended_event(db, ended, None)
+
+
+def _end_crashed(db: Database, row: Row) -> None:
+    """Move the crashed rows of this session, which were shown until now, to the history."""
+    found = db.execute(
+        "SELECT id FROM runs WHERE project = ? AND session = ? AND scope = ? AND live = 0",
+        (text(row.project), row.session, row.scope),
+    ).fetchall()
+    for (server,) in found:
+        taken = frozen.take(db, "id = ?", (server,))
+        if taken is not None:
+            frozen.remember(db, taken)
+
+
+def _refuse(db: Database, row: Row, limit: int) -> None:
+    """Raise what is in the way; the unique indexes would refuse it too, without saying who it is."""
+    ours = "live = 1 AND scope = ? AND "
+    session = rows(db, ours + "project = ? AND session = ?", (row.scope, text(row.project), row.session))
+    if session:
+        raise SessionBusy(session[0])
+    if row.folder is not None:
+        folder = rows(db, ours + "folder = ?", (row.scope, text(row.folder)))
+        if folder:
+            raise FolderBusy(folder[0])
+    [(running,)] = db.execute(
+        "SELECT count(*) FROM runs WHERE live = 1 AND scope = ?", (row.scope,)
+    ).fetchall()
+    if running >= limit:
+        raise LimitReached(
+            f"{running} servers run, and no more than {limit} may",
+            hint="run `devsup list --everywhere`, or set `DEVSUP_MAX_SERVERS`",
+            details={"limit": limit, "running": running},
+        )
+
+
+def lease(db: Database, netns: str, port: int, server: str) -> None:
+    """
+    Give a port to a server, instead of the one it had.
+
+    :raises PortLeased: another server has it
+    """
+    found = db.execute("SELECT id FROM leases WHERE netns = ? AND port = ?", (netns, port)).fetchall()
+    holder = frozen.read(db, found[0][0]) if found else None
+    if holder is not None and holder.id != server:
+        raise PortLeased(holder)
+    db.execute("DELETE FROM leases WHERE id = ? OR (netns = ? AND port = ?)", (server, netns, port))
+    db.execute("INSERT INTO leases (netns, port, id) VALUES (?, ?, ?)", (netns, port, server))
