@@ -33,7 +33,7 @@ class Record:
     def __init_subclass__(cls) -> None:
         cls._fields = (
             *cls._fields,
-            *(name for name in cls.__dict__.get("__annotations__", {}) if name[0] != "_"),
+            *(name for name in cls.__dict__.get("__annotations__", {}) if name[0] != "_"),  # noqa: RUF063
         )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
