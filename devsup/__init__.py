@@ -1,3 +1,118 @@
-"""Starts, tracks and stops development servers."""
+"""
+Starts, tracks and stops development servers.
+
+The layers, drawn once. An arrow means "may import"; nothing imports upwards, and a test checks it::
+
+    cli -> supervisor -> apps -> logs -> guard -> readiness -> shutdown -> tree -> registry -> ports
+        -> identity -> system -> paths -> masking -> trace -> models -> errors -> records
+
+`cli` reads flags and shows answers; `supervisor` decides; `guard` is a process of its own, one per server.
+The public names below are loaded when they are first asked for, so that `import devsup` costs nothing.
+"""
+
+from __future__ import annotations
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from devsup.errors import (
+        Ambiguous,
+        Busy,
+        ConfigInvalid,
+        DevsupError,
+        ExitedEarly,
+        InsideItself,
+        InternalError,
+        Interrupted,
+        LimitReached,
+        LockTimeout,
+        MissingDependencies,
+        MissingExecutable,
+        NameTaken,
+        NotFound,
+        NotOurs,
+        NotReady,
+        PortHeld,
+        PortTaken,
+        RegistryUnusable,
+        StoppedMeanwhile,
+        Survivors,
+        Terminated,
+        UnmanagedRunning,
+        UnsupportedPlatform,
+        UsageError,
+    )
+    from devsup.models import (
+        LogPage,
+        Member,
+        Outcome,
+        Server,
+        ServerList,
+        StartResult,
+        State,
+        StatusResult,
+        StopResult,
+        StopResults,
+        Unmanaged,
+    )
+    from devsup.supervisor import Supervisor
+
+__all__ = [
+    "Ambiguous",
+    "Busy",
+    "ConfigInvalid",
+    "DevsupError",
+    "ExitedEarly",
+    "InsideItself",
+    "InternalError",
+    "Interrupted",
+    "LimitReached",
+    "LockTimeout",
+    "LogPage",
+    "Member",
+    "MissingDependencies",
+    "MissingExecutable",
+    "NameTaken",
+    "NotFound",
+    "NotOurs",
+    "NotReady",
+    "Outcome",
+    "PortHeld",
+    "PortTaken",
+    "RegistryUnusable",
+    "Server",
+    "ServerList",
+    "StartResult",
+    "State",
+    "StatusResult",
+    "StopResult",
+    "StopResults",
+    "StoppedMeanwhile",
+    "Supervisor",
+    "Survivors",
+    "Terminated",
+    "Unmanaged",
+    "UnmanagedRunning",
+    "UnsupportedPlatform",
+    "UsageError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module `devsup` has no `{name}`")
+    from importlib import import_module
+
+    for module in ("errors", "models", "supervisor"):
+        home = import_module(f"devsup.{module}")
+        if name in home.__all__:
+            return getattr(home, name)
+    raise AssertionError(f"no module of devsup gives `{name}`")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+complete --command devsup --no-files --arguments "(env _DEVSUP_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) devsup)" --condition "env _DEVSUP_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) devsup"

@@ -1,0 +1,132 @@
+"""
+What a command answers: one envelope, one exit status, data on stdout and talk on stderr.
+
+Everything a caller gets to see passes through `show`, masked. One answer at a time, from the main thread.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from devsup import masking
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, TextIO
+
+    from devsup.errors import DevsupError
+
+__all__ = ["SCHEMA_VERSION", "Answer", "document", "show", "write"]
+
+SCHEMA_VERSION = 1
+
+
+class Answer(Record):
+    """The outcome of one command; ``data`` (a record or JSON value) may stand beside an error."""
+
+    verb: str
+    data: Any = None
+    error: DevsupError | None = None
+    notes: Sequence[str] = ()
+    #: Whether servers of several projects may be in it: each is shown with its own then.
+    everywhere: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit status, by the table in `devsup.errors`."""
+        return 0 if self.error is None else self.error.exit_code
+
+
+def document(answer: Answer, *, ascii_only: bool = False) -> str:
+    """Return the JSON envelope of ``answer`` on one line, secrets masked."""
+    import json
+
+    error, data = answer.error, answer.data
+    notes = list(answer.notes)
+    if isinstance(data, Record):
+        data = data.asdict()
+    if isinstance(data, dict) and "notes" in data:
+        own = data["notes"]
+        data = {name: value for name, value in data.items() if name != "notes"}
+        notes = [*own, *(note for note in notes if note not in own)]
+    envelope = {
+        "schema_version": SCHEMA_VERSION,
+        "ok": error is None,
+        "data": data,
+        "error": error
+        and {
+            "code": error.code,
+            "message": error.message,
+            "hint": error.hint,
+            "retryable": error.retryable,
+            "details": error.details,
+        },
+        "notes": notes,
+    }
+
+    def dump(value: Any) -> str:
+        # A lone surrogate (a path that is no UTF-8) stays one: `write` escapes it the way JSON does.
+        return json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":"), default=_plain)
+
+    text = dump(envelope)
+    return dump(masking.value(envelope)) if masking.suspicious(text) else text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.asdict()
+    if isinstance(value, tuple | set | frozenset):
+        return sorted(value) if not isinstance(value, tuple) else list(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def show(answer: Answer, *, as_json: bool) -> int:
+    """Write ``answer`` where callers without a terminal look for it and return its exit status."""
+    if as_json:
+        encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+        return write(document(answer, ascii_only=encoding != "utf8") + "\n") or answer.exit_code
+    from devsup.cli import plain
+
+    failed = write(plain.render(answer))
+    write(plain.talk(answer), sys.stderr)
+    return failed or answer.exit_code
+
+
+def write(text: str, stream: TextIO | None = None) -> int:
+    """
+    Write ``text`` to stdout and return 0, or 1 where it could not be delivered.
+
+    A reader that has gone away (`devsup list | head -1`) is not a failure of the command.
+    """
+    stream = sys.stdout if stream is None else stream
+    if stream is None or not text:  # no stream at all: `devsup ... >&-`
+        return 0
+    try:
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        _silence(stream)
+        raise
+    except OSError as error:
+        _silence(stream)
+        if stream is not sys.stderr:
+            write(f"error: the answer could not be written: {error.strerror}\n", sys.stderr)
+        return 1
+    return 0
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's last flush says nothing."""
+    import os
+
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass  # a stream without a descriptor has nothing to flush later

@@ -1,0 +1,75 @@
+"""
+What a shell can complete: apps of this project, and what one may call a running server.
+
+Runs inside a shell's key press: never raises, never prints, changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from devsup.models import Server
+
+__all__ = ["apps", "ports", "targets"]
+
+
+def apps(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return the apps that are found from here, and the names under which servers run."""
+    del incomplete
+    found: dict[str, str] = {}
+    _enter(context)
+    try:
+        from devsup.apps import detect, project
+
+        here = os.getcwd()
+        found = {app.name: app.kind for app in detect.find_apps(project.find_project(here), here)}
+    except Exception:
+        pass  # a completion that cannot know is empty: an error would be typed into the user's line
+    for server in _servers():
+        if server.app:
+            found.setdefault(server.app, f"{server.state.value}: {server.kind}")
+    return sorted(found.items())
+
+
+def targets(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return names and pids of this project's servers."""
+    _enter(context)
+    given = context.params.get("targets") or ()
+    found: list[tuple[str, str]] = []
+    for server in _servers():
+        what = " ".join(filter(None, (server.state.value, server.url)))
+        names = [server.app or server.session]
+        if incomplete:  # the long names only once it is clear that they are meant
+            names += [server.session, str(server.pid or "")]
+        found += [(name, what) for name in dict.fromkeys(names) if name and name not in given]
+    return found
+
+
+def ports(incomplete: str) -> list[tuple[str, str]]:
+    """Return the one port that is a word."""
+    del incomplete
+    return [("auto", "a free port, the same every time")]
+
+
+def _servers() -> list[Server]:
+    try:
+        from devsup.supervisor import Supervisor
+
+        return Supervisor().list().servers
+    except Exception:
+        return []  # see above
+
+
+def _enter(context: typer.Context) -> None:
+    folder: Any = context.params.get("directory")
+    if folder is None and context.parent is not None:
+        folder = context.parent.params.get("directory")
+    if isinstance(folder, str):
+        try:
+            os.chdir(os.path.expanduser(folder))
+        except OSError:
+            pass  # then the folder will be refused when the command runs

@@ -1,0 +1,334 @@
+"""
+From the options of a call to its answer: one function per verb, and one boundary around them all.
+
+`run` is the only place where an exception becomes an answer; both lanes call it. Runs in the main thread of a
+process that may be interrupted at any instruction: whatever was true then is what the registry says.
+"""
+
+from __future__ import annotations
+
+import os
+
+from devsup.cli.answer import Answer
+from devsup.errors import (
+    DevsupError,
+    Interrupted,
+    NotReady,
+    RegistryUnusable,
+    Terminated,
+    UsageError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from devsup.cli.lane import Call
+    from devsup.models import StopResult
+    from devsup.supervisor import Supervisor
+
+    Options = dict[str, Any]
+    Listener = Callable[[Any], None] | None
+
+__all__ = ["exit_order", "follows", "pages", "run", "terminate", "waiting_for"]
+
+#: Seconds that a follower waits for something new before it asks again.
+FOLLOW_WAIT = 30.0
+#: Nothing is waited for longer: a day, so that a mistyped number cannot hold a caller for good.
+LONGEST = 86400.0
+#: Upper bounds that keep one answer in memory.
+MOST = {"lines": 1_000_000, "max_bytes": 100_000_000}
+#: Of several targets the worst decides the exit status; what is not listed comes after the first two.
+exit_order = (1, 11, 8, 7, 12, 3, 0)
+
+_terminated = False
+
+
+def terminate(_number: int, _frame: object) -> None:
+    """Handle SIGTERM: unwind as Ctrl-C does, so that a start still says what became of its server."""
+    global _terminated
+    _terminated = True
+    raise KeyboardInterrupt
+
+
+def run(call: Call, progress: Listener = None) -> Answer:
+    """Run ``call`` and return its answer; never raises, short of the interpreter's own end."""
+    supervisor: Supervisor | None = None
+    try:
+        _enter(call.options)
+        if call.verb == "version":
+            return Answer("version", _version())
+        from devsup.supervisor import Supervisor
+
+        supervisor = Supervisor()
+        data, error = _HANDLERS[call.verb](supervisor, call.options, progress)
+        everywhere = bool(call.options.get("everywhere"))
+        return Answer(call.verb, data, error, _notes(supervisor), everywhere)
+    except (Exception, KeyboardInterrupt) as error:
+        return _failed(call, error, supervisor)
+
+
+def waiting_for(call: Call) -> str | None:
+    """Return what a person is told while ``call`` takes its time; None where it never does."""
+    options = call.options
+    if call.verb == "start":
+        return f"starting {options['app'] or ' '.join(options['command'] or ()) or 'the app'}"
+    if call.verb == "stop":
+        return f"stopping {'every server' if options['all'] else ', '.join(options['targets'] or ())}"
+    if call.verb == "restart":
+        return f"restarting {options['target']}"
+    if call.verb == "wait":
+        return f"waiting until {options['target']} is {'gone' if options['gone'] else 'ready'}"
+    return None
+
+
+def follows(call: Call) -> bool:
+    """Tell whether ``call`` gives more than one answer."""
+    return call.verb == "logs" and bool(call.options["follow"])
+
+
+def pages(call: Call) -> Iterator[Answer]:
+    """Give the pages of a followed log as they come, until its server has ended; the last may be an error."""
+    supervisor: Supervisor | None = None
+    try:
+        options = call.options
+        _enter(options)
+        from devsup.supervisor import Supervisor
+
+        supervisor = Supervisor()
+        if options["wait"] is not None:
+            raise UsageError("`--follow` waits by itself: leave out `--wait`", hint="devsup logs --help")
+        page, _ = _logs(supervisor, options, None)
+        notes = _notes(supervisor)
+        while True:
+            if page.text or page.ended or page.reset:
+                yield Answer("logs", page, notes=notes)
+                notes = []
+            if page.ended:
+                return
+            page = supervisor.logs(
+                options["target"],
+                lines=None,
+                after=page.next_cursor,
+                max_bytes=options["max_bytes"],
+                wait=FOLLOW_WAIT,
+            )
+    except (Exception, KeyboardInterrupt) as error:
+        yield _failed(call, error, supervisor)
+
+
+def _failed(call: Call, error: BaseException, supervisor: Supervisor | None) -> Answer:
+    notes = _notes(supervisor)
+    if isinstance(error, KeyboardInterrupt):
+        error = Interrupted("interrupted", hint="devsup list")
+    elif not isinstance(error, DevsupError):
+        from devsup.cli.report import internal
+
+        error = internal(error, call)
+    if isinstance(error, Interrupted) and _terminated:
+        error = Terminated(
+            error.message.replace("interrupted", "terminated"),
+            hint=error.hint,
+            details=error.details,
+            data=error.data,
+        )
+    return Answer(call.verb, error.data, error, notes)
+
+
+def _notes(supervisor: Supervisor | None) -> list[str]:
+    return [] if supervisor is None else list(supervisor.notes)
+
+
+def _enter(options: Options) -> None:
+    """Check the numbers; go to the folder of `-C`, as make and git do: relative paths mean the same then."""
+    if options["verbose"]:
+        from devsup import trace
+
+        trace.enable()
+    for name in ("timeout", "grace", "wait"):
+        seconds = options.get(name)
+        if seconds is not None and not 0 <= seconds <= LONGEST:
+            raise UsageError(f"`--{name}` takes from 0 to {LONGEST:.0f} seconds")
+    for name, most in MOST.items():
+        number = options.get(name)
+        if number is not None and not 0 <= number <= most:
+            raise UsageError(f"`--{name.replace('_', '-')}` takes a number from 0 to {most}")
+    folder = options["directory"]
+    try:
+        if folder is not None:
+            os.chdir(folder)
+        os.getcwd()
+    except FileNotFoundError:
+        if folder is None:
+            raise UsageError("the current folder is no more", hint="cd to a folder that exists") from None
+        raise UsageError(f"no folder `{folder}`", hint="name an existing folder after -C") from None
+    except NotADirectoryError:
+        raise UsageError(f"`{folder}` is no folder", hint="name an existing folder after -C") from None
+    except OSError as error:
+        raise UsageError(f"folder `{folder or '.'}` cannot be entered: {error.strerror}") from None
+
+
+# -- one function per verb: (what to show, error beside it) -----------------------------------------------
+
+
+def _start(supervisor: Supervisor, options: Options, progress: Listener) -> tuple[Any, DevsupError | None]:
+    environment = _environment(options["env"])
+    result = supervisor.start(
+        options["app"],
+        command=options["command"],
+        port=_port(options["port"]),
+        timeout=options["timeout"],
+        wait=not options["no_wait"],
+        env=environment or None,
+        on_progress=progress,
+    )
+    return result, None
+
+
+def _port(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
+        return text
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
+        raise UsageError(
+            f"`{text}` is no port: give a number from 1 to 65535, or `auto`", hint="devsup start --port auto"
+        )
+    return int(text)
+
+
+def _environment(pairs: list[str] | None) -> dict[str, str]:
+    environment = {}
+    for position, pair in enumerate(pairs or (), 1):
+        name, equals, value = pair.partition("=")
+        # The text itself may be a secret that somebody forgot to name, so it is not repeated.
+        if not equals or not name or "\0" in pair:
+            raise UsageError(
+                f"`--env` number {position} is not of the form K=V", hint="devsup start --env K=V"
+            )
+        environment[name] = value
+    if environment:
+        from devsup import masking
+
+        masking.learn(environment)
+    return environment
+
+
+def _stop(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
+    targets, everything = options["targets"] or [], options["all"]
+    if not targets and not everything:
+        raise UsageError("nothing to stop: name a target, or `--all`", hint="devsup stop --all")
+    if targets and everything:
+        raise UsageError(
+            "`--all` means every server: leave out the targets", hint=f"devsup stop {' '.join(targets)}"
+        )
+    results = supervisor.stop(
+        targets,
+        everything=everything,
+        grace=options["grace"],
+        sweep=options["sweep"],
+        everywhere=options["everywhere"],
+    )
+    return results, _worst(results.results)
+
+
+def _worst(results: list[StopResult]) -> DevsupError | None:
+    failed = [result for result in results if result.error is not None]
+    if not failed:
+        return None
+    from devsup import errors
+
+    kinds = {
+        kind.code: kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, DevsupError)
+    }
+
+    def rank(result: StopResult) -> float:
+        code = kinds[result.error or "internal"].exit_code
+        return exit_order.index(code) if code in exit_order else 1.5
+
+    worst = min(failed, key=rank)
+    code = worst.error or "internal"
+    message = worst.message or f"`{worst.target}` could not be stopped"
+    if len(failed) > 1:
+        message = f"{len(failed)} of {len(results)} targets could not be stopped"
+    details = {
+        "target": worst.target,
+        "survivors": worst.survivors,
+        "failed": [{"target": one.target, "code": one.error, "message": one.message} for one in failed],
+    }
+    return kinds[code](message, hint=_STOP_HINTS.get(code, "").format(worst.target) or None, details=details)
+
+
+_STOP_HINTS = {
+    "ambiguous": "devsup list",
+    "busy": "devsup wait {} --gone",
+    "lock_timeout": "devsup wait {} --gone",
+    "not_found": "devsup list --everywhere",
+    "not_ours": "devsup list --everywhere",
+    "port_held": "devsup list",
+    "survivors": "devsup status {}",
+}
+
+
+def _list(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
+    return supervisor.list(everywhere=options["everywhere"], ended=options["all"]), None
+
+
+def _status(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
+    return supervisor.status(options["target"]), None
+
+
+def _logs(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
+    page = supervisor.logs(
+        options["target"],
+        lines=options["lines"],
+        after=options["after"],
+        max_bytes=options["max_bytes"],
+        wait=options["wait"] or 0.0,
+    )
+    return page, None
+
+
+def _url(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
+    found = supervisor.url(options["target"])
+    if found["url"] is None:
+        target = options["target"]
+        raise NotReady(f"`{target}` listens on no port yet", hint=f"devsup wait {target}", data=found)
+    return found, None
+
+
+def _wait(supervisor: Supervisor, options: Options, progress: Listener) -> tuple[Any, DevsupError | None]:
+    target, gone, timeout = options["target"], options["gone"], options["timeout"]
+    return supervisor.wait(target, gone=gone, timeout=timeout, on_progress=progress), None
+
+
+def _restart(supervisor: Supervisor, options: Options, progress: Listener) -> tuple[Any, DevsupError | None]:
+    target, timeout, grace = options["target"], options["timeout"], options["grace"]
+    return supervisor.restart(target, timeout=timeout, grace=grace, on_progress=progress), None
+
+
+def _version() -> dict[str, str | None]:
+    import sys
+
+    from devsup import __version__
+    from devsup.paths import find_home
+
+    try:
+        home = find_home().root
+    except RegistryUnusable:
+        home = None
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"version": __version__, "python": python, "platform": sys.platform, "home": home}
+
+
+_HANDLERS: dict[str, Callable[[Supervisor, Options, Listener], tuple[Any, DevsupError | None]]] = {
+    "start": _start,
+    "stop": _stop,
+    "list": _list,
+    "status": _status,
+    "logs": _logs,
+    "url": _url,
+    "wait": _wait,
+    "restart": _restart,
+}

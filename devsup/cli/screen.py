@@ -1,0 +1,181 @@
+"""
+Answers for a person at a terminal: a spinner while something takes time, a table, a little colour.
+
+Everything shown is data and never markup: a server may be called `[red]`. The spinner draws from a thread of
+its own, on stderr only, and is gone before anything else is written.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from devsup import logs, masking
+from devsup.cli import answer as answers
+from devsup.cli import handlers, plain
+from devsup.models import LogPage, ServerList, StartResult, State, StopResults
+
+if TYPE_CHECKING:
+    from devsup.cli.answer import Answer
+    from devsup.cli.lane import Call
+    from devsup.models import Server, Unmanaged
+    from devsup.supervisor.waiting import Progress
+
+__all__ = ["run", "show", "table"]
+
+#: A call that answers sooner has shown nothing.
+_PATIENCE = 0.2
+
+_COLOURS = {
+    State.READY: "green",
+    State.RUNNING: "green",
+    State.STARTING: "yellow",
+    State.RESTARTING: "yellow",
+    State.STOPPING: "yellow",
+    State.UNHEALTHY: "red",
+    State.CRASHED: "red",
+    State.LOST: "red",
+}
+
+
+def run(call: Call) -> Answer:
+    """Run ``call`` with a spinner on stderr, where that is a terminal and the call takes its time."""
+    waits = handlers.waiting_for(call)
+    if waits is None or not sys.stderr.isatty():
+        return handlers.run(call)
+    with _Waiting(waits) as waiting:
+        return handlers.run(call, waiting.tell)
+
+
+def show(answer: Answer) -> int:
+    """Write ``answer`` and return its exit status."""
+    out = _console(sys.stdout)
+    if isinstance(answer.data, LogPage):
+        answers.write(masking.text(answer.data.text))
+    elif isinstance(answer.data, ServerList) and out.is_terminal:
+        out.print(_listed(answer.data, projects=answer.everywhere))
+    else:
+        _lines(out, plain.render(answer), _highlight(answer))
+    _lines(_console(sys.stderr), plain.talk(answer), {"error:": "bold red", "hint:": "bold", "note:": "dim"})
+    return answer.exit_code
+
+
+def table(listed: ServerList, *, projects: bool, now: float | None = None) -> Table:
+    """Return the table of a list: one line a server; names and projects are cut where there is no room."""
+    now = time.time() if now is None else now
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("APP", min_width=6)
+    for name in ("STATE", "PID", "URL", "UPTIME"):
+        grid.add_column(name, no_wrap=True)
+    if projects:
+        grid.add_column("PROJECT", min_width=8)
+    for server in listed.servers:
+        name, state = server.app or server.session, plain.state_text(server)
+        colour = _COLOURS.get(server.state, "dim")
+        cells = [name, state, _or_dash(server.pid), _address(server), plain.uptime(server, now)]
+        grid.add_row(*_cells(cells, colour), *([_cut(os.path.basename(server.project))] if projects else []))
+    for other in listed.unmanaged:
+        cells = [f"({other.kind})", "unmanaged", _or_dash(other.pid), _address(other), "-"]
+        grid.add_row(*_cells(cells, "dim"), *([_cut(os.path.basename(other.cwd))] if projects else []))
+    return grid
+
+
+def _cells(cells: list[str], colour: str) -> list[Text]:
+    name, state, *others = cells
+    return [_cut(name), Text(plain.clean(state), style=colour), *(Text(plain.clean(cell)) for cell in others)]
+
+
+def _cut(text: str) -> Text:
+    # Where the column becomes narrower than the text, that ends in an ellipsis, not on a second line.
+    return Text(plain.clean(masking.text(text)), no_wrap=True, overflow="ellipsis")
+
+
+def _address(shown: Server | Unmanaged) -> str:
+    return shown.url or (f":{shown.port}" if shown.port is not None else "-")
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _listed(listed: ServerList, *, projects: bool) -> Table | Text:
+    if not listed.servers and not listed.unmanaged:
+        return Text("No servers here. Start one: devsup start")
+    return table(listed, projects=projects)
+
+
+def _highlight(answer: Answer) -> dict[str, str]:
+    servers: list[Server] = []
+    if isinstance(answer.data, StartResult):
+        servers = [answer.data.server]
+    elif isinstance(answer.data, StopResults):
+        return {" already stopped": "green", " stopped": "green", " not stopped": "red"}
+    elif hasattr(answer.data, "server"):
+        servers = [answer.data.server]
+    return {str(server.state.value): _COLOURS.get(server.state, "dim") for server in servers}
+
+
+def _lines(console: Console, text: str, styles: dict[str, str]) -> None:
+    for line in text.splitlines():
+        shown = Text(line)
+        for word, style in styles.items():
+            at = line.find(word)
+            if at >= 0:
+                shown.stylize(style, at, at + len(word))
+                break
+        # A long path or url stays one line: the terminal folds it, and it can still be copied.
+        console.print(shown, soft_wrap=True)
+
+
+def _console(stream: Any) -> Console:
+    return Console(file=stream, highlight=False, markup=False, emoji=False)
+
+
+class _Waiting:
+    """The spinner of one call; appears once the call has taken some time."""
+
+    def __init__(self, text: str) -> None:
+        self._began = time.monotonic()
+        self._text = text
+        self._log: str | None = None
+        self._live = Live(
+            console=_console(sys.stderr), get_renderable=self._drawn, transient=True, refresh_per_second=10
+        )
+        self._timer = threading.Timer(_PATIENCE, self._live.start)
+
+    def __enter__(self) -> _Waiting:
+        self._timer.daemon = True
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        self._live.stop()
+
+    def tell(self, progress: Progress) -> None:
+        """Show what is being waited for, and the last line of the log; drawn at the next turn."""
+        self._text, self._log = progress.text, progress.log
+
+    def _drawn(self) -> Table:
+        seconds = int(time.monotonic() - self._began)
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=1)
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_row(_SPINNER, Text(f"{plain.clean(self._text)} ({seconds} s)"))
+        line = logs.last_line(self._log, 200) if self._log is not None else ""
+        if line:
+            grid.add_row("", Text(plain.clean(masking.text(line)), style="dim"))
+        return grid
+
+
+_SPINNER = Spinner("dots", style="cyan")

@@ -1,0 +1,182 @@
+"""
+No secret leaves devsup: what looks like one in a command, a URL or a text is shown as `***`.
+
+Called on everything that goes to a caller. Nearly no answer holds a secret: `suspicious` tells that by a few
+searches over the whole of it, and the regular expressions are compiled when the first text needs them.
+
+Pure functions but for `learn`: its literal secrets are per process and only added. Any thread may call them.
+"""
+
+from __future__ import annotations
+
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from re import Pattern
+    from typing import Any
+
+__all__ = ["MASK", "command", "learn", "secret_name", "suspicious", "text", "value"]
+
+MASK = "***"
+
+#: Names of flags and variables that hold secrets contain one of these, written without `-` and `_`.
+_NAMES = (
+    "token",
+    "secret",
+    "passw",
+    "passphrase",
+    "apikey",
+    "accesskey",
+    "privatekey",
+    "signingkey",
+    "encryptionkey",
+    "masterkey",
+    "credential",
+    "authorization",
+)
+
+#: One of these is part of every such name, however it is written.
+_SIGNS = ("token", "secret", "pass", "key", "credential", "authorization")
+
+#: How the keys of well-known services begin; what follows is the secret.
+_PREFIXES = (
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "glpat-",
+    "sk-",
+    "sk_live_",
+    "sk_test_",
+    "rk_live_",
+    "xoxb-",
+    "xoxp-",
+    "xoxa-",
+    "xapp-",
+    "npm_",
+    "pypi-",
+    "hf_",
+    "AKIA",
+    "AIza",
+    "eyJ",
+)
+
+#: Shorter values are words such as `true`, `8080` or `dev`: to hide them would garble the text around them.
+_LITERAL_MIN = 6
+
+_literals: set[str] = set()
+_patterns: dict[str, Pattern[str]] = {}
+
+
+def secret_name(name: str) -> bool:
+    """Tell whether a flag or variable of this name holds a secret."""
+    bare = name.lower().replace("-", "").replace("_", "").replace(".", "")
+    last_word = name.lower().replace("-", "_").rpartition("_")[2]
+    return any(part in bare for part in _NAMES) or last_word == "pass" or bare == "key"
+
+
+def learn(environment: dict[str, str]) -> None:
+    """Hide, from here on, the values of those of these variables that hold secrets wherever they turn up."""
+    for name, content in environment.items():
+        if len(content) >= _LITERAL_MIN and (secret_name(name) or text(content) != content):
+            _literals.add(content)
+
+
+def suspicious(content: str) -> bool:
+    """Tell whether ``content`` may hold a secret at all; False is certain."""
+    return (
+        ("://" in content and "@" in content)
+        or _names_a_secret(content)
+        or "earer " in content
+        or any(prefix in content for prefix in _PREFIXES)
+        or any(literal in content for literal in _literals)
+    )
+
+
+def text(content: str) -> str:
+    """Return ``content`` with credentials in URLs, values of secret names and well-known keys masked."""
+    for literal in _literals:
+        content = content.replace(literal, MASK)
+    if "://" in content and "@" in content:
+        content = _pattern("url").sub(rf"\1{MASK}@", content)
+    if ("=" in content or '":' in content) and _names_a_secret(content):
+        content = _pattern("assignment").sub(rf"\1{MASK}", content)
+    if "earer " in content:
+        content = _pattern("bearer").sub(rf"\1{MASK}", content)
+    if any(prefix in content for prefix in _PREFIXES):
+        content = _pattern("key").sub(rf"\1{MASK}", content)
+    return content
+
+
+def command(argv: Sequence[Any]) -> list[Any]:
+    """Return a command line with the values of its secret flags and variables masked."""
+    shown: list[Any] = []
+    before = ""
+    for word in argv:
+        if not isinstance(word, str):
+            shown.append(value(word))
+            continue
+        name, equals, _ = word.partition("=")
+        if before[:1] == "-" and "=" not in before and secret_name(before) and word[:1] != "-":
+            shown.append(MASK)
+        elif equals and before != "-c" and secret_name(name):  # what follows `sh -c` is a text of its own
+            shown.append(f"{name}={MASK}")
+        else:
+            shown.append(text(word))
+        before = word
+    return shown
+
+
+def value(content: Any, key: str = "") -> Any:
+    """Return ``content``, a record or JSON value, as plain JSON values with every text in it masked."""
+    if isinstance(content, str):
+        if key == "command" and _names_a_secret(content):
+            content = _pattern("flag").sub(rf"\1{MASK}", content)
+        return text(content)
+    if isinstance(content, Record):
+        content = content.asdict()
+    if isinstance(content, dict):
+        if key == "env":
+            return dict.fromkeys(content, MASK)
+        return {name: value(inner, name) for name, inner in content.items()}
+    if isinstance(content, list | tuple):
+        return command(content) if key == "command" else [value(inner) for inner in content]
+    return content
+
+
+def _names_a_secret(content: str) -> bool:
+    """Tell whether a secret's name may be in ``content``; False is certain."""
+    lower = content.lower()
+    return any(sign in lower for sign in _SIGNS)
+
+
+def _pattern(name: str) -> Pattern[str]:
+    if name not in _patterns:
+        import re
+
+        _patterns[name] = re.compile(_sources()[name])
+    return _patterns[name]
+
+
+def _sources() -> dict[str, str]:
+    names = (
+        r"token|secret|passw|passphrase|credential|authorization|(?<![A-Za-z])pass(?=[=\"'\s])"
+        r"|(?:api|access|private|signing|encryption|master)[-_]?key|(?<![\w.-])key(?==)"
+    )
+    prefixes: Iterable[str] = (p for p in _PREFIXES if p != "eyJ")
+    return {
+        # Greedy up to the last `@` of the authority: a password may contain one.
+        "url": r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#\"'<>]+@",
+        # `NAME=value` and `"name": "value"`; not `token: x`, which is how parsers speak of syntax errors.
+        "assignment": (
+            rf"(?i)([\w.-]*(?:{names})[\w.-]*(?:=[\"']?|\"\s*:\s*\"))(?!\*\*\*)"
+            r"(?:(?<=[\"'])[^\"'\n]+|[^\s\"'&,;]+)"
+        ),
+        "flag": rf"(?i)((?:^|\s)--?[\w-]*(?:{names})[\w-]*\s+)[^\s-]\S*",
+        "bearer": r"([Bb]earer )[\w.~+/=-]{6,}",
+        "key": rf"(?<![A-Za-z0-9])({'|'.join(prefixes)}|eyJ(?=[\w-]+\.))[A-Za-z0-9_.-]{{6,}}",
+    }

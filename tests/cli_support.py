@@ -1,0 +1,217 @@
+"""
+What the tests of the command line share: a stand-in for the supervisor, records, and the documented calls.
+
+The stand-in answers at once and remembers what it was asked; it is for tests of words, flags and shapes. What
+is promised about processes is tested on the real one.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+from devsup.cli import app as cli
+from devsup.errors import DevsupError
+from devsup.models import (
+    LogPage,
+    Member,
+    Outcome,
+    Server,
+    ServerList,
+    StartResult,
+    State,
+    StatusResult,
+    StopResult,
+    StopResults,
+    Unmanaged,
+)
+
+__all__ = ["EVERY_CALL", "StandIn", "documented_calls", "make_server", "make_stop"]
+
+
+def make_server(**changes: Any) -> Server:
+    """Return a ready web server, with ``changes``."""
+    server = Server(
+        id="0123456789ab",
+        generation=3,
+        session="dev_server_web",
+        app="web",
+        kind="next",
+        project="/home/me/shop",
+        cwd="/home/me/shop/apps/web",
+        command=["node", "node_modules/.bin/next", "dev"],
+        state=State.READY,
+        pid=4711,
+        guard_pid=4710,
+        port=3000,
+        url="http://localhost:3000",
+        started_at="2026-01-02T03:04:05.678Z",
+        ready_at="2026-01-02T03:04:07.000Z",
+        last_used_at=None,
+        exit_code=None,
+        signal=None,
+        log="/home/me/.local/state/devsup/logs/shop-1a2b3c4d/dev_server_web.3.log",
+        owner="tty",
+        scope="here",
+    )
+    return server.replace(**changes)
+
+
+def make_stop(target: str = "web", **changes: Any) -> StopResult:
+    """Return the result of a stop that went well, with ``changes``."""
+    result = StopResult(
+        target=target,
+        server=make_server(state=State.STOPPED),
+        outcome=Outcome.STOPPED,
+        signals=["SIGTERM"],
+        escalated=False,
+        ms=120,
+        survivors=[],
+        left_running=[Member(77, "adb --token abc123")],
+        port_free=True,
+    )
+    return result.replace(**changes)
+
+
+class StandIn:
+    """A supervisor of canned answers; set ``error`` to have every method raise it."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.error: BaseException | None = None
+        self.server = make_server()
+        self.stops = [make_stop()]
+        self.pages = [LogPage("one\ntwo\n", "3:8", truncated=False, reset=False, generation=3, ended=True)]
+        self.unmanaged: list[Unmanaged] = []
+        self.servers = [self.server]
+
+    def __call__(self) -> StandIn:
+        """Stand in for the class, too."""
+        return self
+
+    def _asked(self, name: str, *args: Any, **options: Any) -> None:
+        options.pop("on_progress", None)
+        self.calls.append((name, args, options))
+        if self.error is not None:
+            raise self.error
+
+    def start(self, *args: Any, **options: Any) -> StartResult:
+        """Find the server running."""
+        self._asked("start", *args, **options)
+        return StartResult(self.server, reused=True, waited_ms=5, notes=["a note"])
+
+    def restart(self, *args: Any, **options: Any) -> StartResult:
+        """Say that it was run again."""
+        self._asked("restart", *args, **options)
+        return StartResult(self.server, reused=False, waited_ms=50, notes=[])
+
+    def wait(self, *args: Any, **options: Any) -> StartResult:
+        """Say that it is there, or gone."""
+        self._asked("wait", *args, **options)
+        server = self.server.replace(state=State.STOPPED) if options["gone"] else self.server
+        return StartResult(server, reused=True, waited_ms=50, notes=[])
+
+    def stop(self, *args: Any, **options: Any) -> StopResults:
+        """Say what was seen."""
+        self._asked("stop", *args, **options)
+        return StopResults(self.stops, [])
+
+    def list(self, **options: Any) -> ServerList:
+        """Show the servers."""
+        self._asked("list", **options)
+        return ServerList(self.servers, self.unmanaged, [])
+
+    def status(self, *args: Any) -> StatusResult:
+        """Show one server."""
+        self._asked("status", *args)
+        return StatusResult(self.server, [{"pid": 4711, "ppid": 4710, "command": "node next dev"}], [])
+
+    def url(self, *args: Any) -> dict[str, Any]:
+        """Say where it listens."""
+        self._asked("url", *args)
+        return {"url": self.server.url, "port": self.server.port}
+
+    def logs(self, *args: Any, **options: Any) -> LogPage:
+        """Give the next page."""
+        self._asked("logs", *args, **options)
+        return self.pages.pop(0) if len(self.pages) > 1 else self.pages[0]
+
+    def fails(self, error: DevsupError | BaseException) -> StandIn:
+        """Have every method raise ``error``."""
+        self.error = error
+        return self
+
+
+def documented_calls() -> list[list[str]]:
+    """Return every call that a help text shows."""
+    texts = [cli.app.info.epilog, *(command.epilog for command in cli.app.registered_commands)]
+    shown = re.findall(
+        r"^ +devsup ((?:\S| (?! ))+)",
+        "\n".join(text for text in texts if isinstance(text, str)),
+        re.MULTILINE,
+    )
+    assert len(shown) > 15, shown
+    return [shlex.split(line) for line in shown]
+
+
+#: Every flag in every way it may be written.
+_LINES = """
+start
+start web --port 3000
+start web --port=3000 --timeout=10 --no-wait
+start --timeout 2.5 web
+start --env A=1 --env B=2 --env C=a=b web
+start web -C /tmp -v
+start -C/tmp
+start -- node server.js --port 3000 --json -- x
+start api -- npm run dev
+start api --port auto -- npm run dev
+-C /tmp --json start web
+--json list
+-v -C /tmp list
+--directory=/tmp list
+--verbose list
+--version
+--version --json
+version
+stop web
+stop web mobile 4711 :3000
+stop --all
+stop --all --everywhere --sweep
+stop web --grace 0
+stop web --grace=0.5
+stop -- web
+list
+ls
+ps -a
+list --all --everywhere
+status web
+status 4711
+status :3000
+logs web
+logs web -n5
+logs web -n 5
+logs web --lines=5 --max-bytes 100
+logs -n 5 web --after 3:120 --wait 0.5
+logs web -f
+logs web --follow -n 1
+url web
+url -- web
+wait web
+wait web --ready
+wait web --gone
+wait web --gone --timeout 1
+restart web
+restart web --timeout 10 --grace 1
+"""
+
+#: Those, and what the help texts show.
+EVERY_CALL: list[list[str]] = [
+    list(call)
+    for call in dict.fromkeys(
+        tuple(call) for call in (*documented_calls(), *map(shlex.split, _LINES.split("\n")))
+    )
+    if call
+]

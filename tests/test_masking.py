@@ -1,0 +1,82 @@
+"""What looks like a secret does not leave; what only resembles one stays readable."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from devsup import masking
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ("postgres://user:p@ss@db.local/app?x=1", "postgres://***@db.local/app?x=1"),
+        ("API_KEY=abc npm run dev", "API_KEY=*** npm run dev"),
+        ("DB_PASS=abc", "DB_PASS=***"),
+        ("--token=abc --port=1", "--token=*** --port=1"),
+        ("https://host/?access_token=abc&x=1", "https://host/?access_token=***&x=1"),
+        ('{"password": "x y", "port": 1}', '{"password": "***", "port": 1}'),
+        ("Authorization: Bearer abc.def-ghi", "Authorization: Bearer ***"),
+        ("using ghp_abcdef123456 now", "using ghp_*** now"),
+        ("sk-test-123456", "sk-***"),
+        ("eyJhbGciOi.eyJzdWIi.sig", "eyJ***"),
+    ],
+)
+def test_a_secret_in_a_text_is_masked(content: str, shown: str) -> None:
+    assert masking.text(content) == shown
+    assert masking.suspicious(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "http://localhost:3000 you@example.com",
+        "SyntaxError: Unexpected token: foo",
+        "compass=north monkey=2",
+        "task-force sk-SK",
+        "PORT=3000 NODE_ENV=development",
+        "node_modules/@scope/package",
+    ],
+)
+def test_what_is_no_secret_stays(content: str) -> None:
+    assert masking.text(content) == content
+
+
+def test_a_command_is_masked_by_what_its_words_mean() -> None:
+    command = [
+        "node",
+        "--token",
+        "abc",
+        "--api-key=zz",
+        "--port",
+        "3000",
+        "SECRET=a b",
+        "sh",
+        "-c",
+        "TOKEN=1 npm run dev",
+    ]
+    assert masking.command(command) == [
+        *("node", "--token", "***", "--api-key=***", "--port", "3000", "SECRET=***"),
+        *("sh", "-c", "TOKEN=*** npm run dev"),
+    ]
+    assert masking.value({"command": "node --token abc --port 1"}) == {"command": "node --token *** --port 1"}
+
+
+def test_the_secrets_of_env_are_masked_wherever_they_turn_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The values of ports and modes are no secrets: to mask them would garble every url and path."""
+    monkeypatch.setattr(masking, "_literals", set())
+    masking.learn(
+        {"DB_PASSWORD": "hunter22", "PORT": "3000", "MODE": "development", "GH": "ghp_abcdef123456"}
+    )
+    assert masking.text("hunter22 http://localhost:3000 development ghp_abcdef123456") == (
+        "*** http://localhost:3000 development ***"
+    )
+
+
+def test_what_is_not_suspicious_has_nothing_to_mask() -> None:
+    """`suspicious` looks at a whole answer at once: where it says no, nobody looks at the parts."""
+    answer = {"command": ["node", "next", "dev"], "url": "http://localhost:3000", "text": "GET / 200"}
+    assert not masking.suspicious(json.dumps(answer))
+    assert masking.value(answer) == answer
