@@ -44,7 +44,7 @@ examples node-apps:
 endif
 
 %/node_modules/.installed: %/package-lock.json %/package.json
-	@cd $* && $(CURDIR)/scripts/step "Installing the packages of $*" npm ci --no-audit --no-fund
+	@cd $* && exec $(CURDIR)/scripts/step "Installing the packages of $*" npm ci --no-audit --no-fund
 	@touch $@
 
 demo: python examples
