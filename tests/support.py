@@ -58,6 +58,7 @@ __all__ = [
     "say",
     "server_argv",
     "wait_until",
+    "with_changes",
 ]
 
 T = TypeVar("T")

@@ -1,9 +1,9 @@
 """
 A tour: start a server, start it again, list, ask it, read its log, stop it, list.
 
-`python -m devsup.demo [FOLDER]`: FOLDER is a Next.js app with its packages installed; without one, or
-without Node, the tour is made on the small server of this package. It keeps its own state folder, so servers
-that already run are not touched and not seen, and it leaves nothing behind however it ends.
+`python -m devsup.demo [FOLDER] [--port N]`: FOLDER is a Next.js app with its packages installed; without one,
+or without Node, the tour is made on the small server of this package. It keeps its own state folder, so
+servers that already run are not touched and not seen, and it leaves nothing behind however it ends.
 """
 
 from __future__ import annotations
@@ -33,22 +33,24 @@ class TourFailed(Exception):
 class Tour:
     """The steps, each shown as the command one would type."""
 
-    def __init__(self, folder: str, start: list[str], home: str) -> None:
+    def __init__(self, folder: str, home: str, *, port: int | None, command: list[str] | None = None) -> None:
         self.folder = folder
-        self.start = start
+        self.port = port
+        self.command = ["--", *command] if command else []
         self.environ = {**os.environ, "DEVSUP_HOME": home}
         self.environ.pop("DEVSUP_OUTPUT", None)
 
     def run(self) -> None:
         """Go through all of it."""
-        if not is_free(PORT):
+        flags = ["--port", str(self.port)] if self.port else []
+        if not flags and not is_free(PORT):
             say(f"Port {PORT} is taken on this machine, so devsup is asked for another one.")
-            at = self.start.index("web") + 1
-            self.start[at:at] = ["--port", "auto"]
+            flags = ["--port", "auto"]
+        start = ["start", "web", *flags, *self.command]
         say("Start the app. It returns when the server answers.")
-        self.devsup(*self.start)
+        self.devsup(*start)
         say("Start it again: the same server comes back, no second one is made.")
-        self.devsup(*self.start)
+        self.devsup(*start)
         say("What runs?")
         self.devsup("list")
         say("Does it answer?")
@@ -135,7 +137,12 @@ def missing(folder: str) -> str | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Make the tour and return its exit status."""
-    args = sys.argv[1:] if argv is None else argv
+    args = list(sys.argv[1:] if argv is None else argv)
+    port = None
+    if "--port" in args:
+        at = args.index("--port")
+        port = int(args[at + 1])
+        del args[at : at + 2]
     scratch = os.path.realpath(tempfile.mkdtemp(prefix="devsup-demo-"))
     home, small = os.path.join(scratch, "home"), os.path.join(scratch, "app")
     os.mkdir(small)
@@ -144,10 +151,10 @@ def main(argv: list[str] | None = None) -> int:
         pass
     reason = missing(args[0]) if args else "no app was named"
     if reason is None:
-        tour = Tour(args[0], ["start", "web"], home)
+        tour = Tour(args[0], home, port=port)
     else:
         say(f"This tour uses the small server that comes with devsup: {reason}.")
-        tour = Tour(small, ["start", "web", "--", sys.executable, "-m", "devsup.demo.server"], home)
+        tour = Tour(small, home, port=port, command=[sys.executable, "-m", "devsup.demo.server"])
     begin = time.monotonic()
     try:
         tour.run()
