@@ -186,8 +186,9 @@ if first == 0:
                 if os.getpid() == first:
                     me = identity.me()
                     os.write(writer, json.dumps([me == identity.of(first), True]).encode())
-                os._exit(0)
-            os.wait()
+                os._exit(os.getpid() == first)
+            if os.wait()[1]:
+                break
         os._exit(0)
     os._exit(0)
 os.close(writer)

@@ -151,13 +151,18 @@ def _ticks(seen: psutil.Process) -> int:
 
 
 def _terminal(seen: psutil.Process) -> int:
-    import psutil
-
+    # psutil's public answer is a path from a list that it makes once: a terminal opened since looks like
+    # none. So the device's number is taken from where psutil has it, and the path only where that has moved.
+    inner: Any = getattr(seen, "_proc", None)
     try:
-        name = seen.terminal()
-        return os.stat(name).st_rdev if name else 0
-    except (psutil.AccessDenied, OSError):
-        return 0
+        if _LINUX:
+            return int(inner._parse_stat_file()["ttynr"])  # noqa: SLF001
+        import psutil._psosx as mac
+
+        column: int = mac.kinfo_proc_map["ttynr"]  # type: ignore[attr-defined]  # the stubs leave it out
+        return max(0, int(inner._get_kinfo_proc()[column]))  # noqa: SLF001
+    except (AttributeError, ImportError, LookupError, TypeError):
+        return 1 if seen.terminal() else 0
 
 
 def all_pids() -> list[int]:
@@ -167,16 +172,8 @@ def all_pids() -> list[int]:
 
 def children(pid: int) -> list[int]:
     """Return the pids of the children of ``pid``, zombies included; empty where it is gone."""
-    import psutil
-
-    found = []
-    for other in psutil.process_iter():
-        try:
-            if other.ppid() == pid:
-                found.append(other.pid)
-        except (psutil.Error, OSError):
-            continue
-    return found
+    # Not by `process_iter`: it remembers, and leaves out a pid that was given away since its last round.
+    return [other for other in all_pids() if _ask(other, lambda seen: seen.ppid()) == pid]
 
 
 def environ(pid: int) -> bytes | None:
