@@ -51,7 +51,7 @@ SHORT = (
 )
 LONG = (
     *(b"x" * (SEGMENT - 1), b"x" * SEGMENT, b"x" * (SEGMENT + 1), b"\x1b]" + b"t" * SEGMENT),
-    *(b"\r" * 63, b"\r" * 64, b"\0" * 65, b"\x1b[0m" * 64),
+    *(b"\r" * 7, b"\r" * 8, b"\0" * 9, b"\x1b[0m" * 8, b"\x1b[0m\r" * 4),
 )
 SHORT_RAW = st.lists(st.sampled_from(SHORT) | st.binary(max_size=6), max_size=30).map(b"".join)
 RAW = st.lists(st.sampled_from(SHORT + LONG) | st.binary(max_size=6), max_size=24).map(b"".join)
@@ -66,6 +66,7 @@ RAW = st.lists(st.sampled_from(SHORT + LONG) | st.binary(max_size=6), max_size=2
         (b"one\r\r\n", "one\n"),
         (b"10%\r20%\r100%\nready\n", "100%\nready\n"),
         (b"10%\r20%\r", "20%"),
+        (b"10%\r20%\r\x1b[0", "20%"),
         (b"10%\r\x1b[K20%\r\x1b[0m\n", "20%\n"),
         (b"x" * (SEGMENT + 1) + b"\rnext\n", "x" * (SEGMENT + 1) + "\nnext\n"),
         (b"\x1b[1m\x1b[38;2;1;2;3mbold\x1b[22m\x1b[39m\n", "bold\n"),
@@ -145,7 +146,8 @@ def test_a_piece_ends_at_a_newline_unless_its_only_line_is_too_long(raw: bytes, 
 
 def test_a_line_that_may_yet_be_drawn_over_waits_for_its_end() -> None:
     assert take(b"done\n50%", inside=False, budget=99, lines=99) == ("done\n", 5)
-    assert take(b"50%\r", inside=False, budget=99, lines=99) == ("", 0)
+    for end in (b"\r", b"\r\0", b"\r\x1b", b"\r\x1b[0", b"\r\x1b[0m\r"):
+        assert take(b"50%" + end, inside=False, budget=99, lines=99) == ("", 0)
     assert take(b"50%\r60%", inside=False, budget=99, lines=99) == ("", 4)
     assert take(b"50%\r60%", inside=False, budget=99, lines=99, over=True) == ("60%", 7)
 

@@ -27,9 +27,10 @@ __all__ = ["SEGMENT", "clean", "take"]
 SEGMENT = 4096
 
 # Bounds everywhere: a look ahead must end within the block that was read.
-_NOTHING = rb"(?:[\r\0]|\x1b\[[0-9;]{0,32}m){0,64}"
-_SUPERSEDED = re.compile(rb"(?<![^\r\n])[^\r\n]{0,4096}+\r(?!" + _NOTHING + rb"(?:\n|\Z))")
-_LINE_END = re.compile(rb"\r" + _NOTHING + rb"(\n|\Z)")
+_NOTHING = rb"(?:[\r\0]|\x1b\[[0-9;]{0,32}m){0,8}"
+_OPEN = rb"(?:\x1b(?:\[[0-9;]{0,32})?)?\Z"  # the bytes end here, and more of nothing may follow
+_SUPERSEDED = re.compile(rb"(?<![^\r\n])[^\r\n]{0,4096}+\r(?!" + _NOTHING + rb"(?:\n|" + _OPEN + rb"))")
+_LINE_END = re.compile(rb"\r" + _NOTHING + rb"(?:(\n)|" + _OPEN + rb")")
 _BREAK = re.compile(rb"[\r\n]")
 _CSI = rb"\[[0-?]{0,256}[ -/]{0,16}"
 _STRING = rb"[\]PX^_][^\x07\x1b\r\n]{0,4096}"  # OSC and the like: a title, a link
