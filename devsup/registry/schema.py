@@ -68,12 +68,13 @@ _TABLES = (
         outcome TEXT
     ) WITHOUT ROWID
     """,
-    "CREATE UNIQUE INDEX one_live_server_per_session ON runs (scope, project, session) WHERE live = 1",
+    # `live` is in here, and in the next but one, so that counting live rows needs nothing but the index.
+    "CREATE UNIQUE INDEX one_live_server_per_session ON runs (scope, project, session, live) WHERE live = 1",
     """
     CREATE UNIQUE INDEX one_live_server_per_folder ON runs (scope, folder)
     WHERE live = 1 AND folder IS NOT NULL
     """,
-    "CREATE INDEX runs_of_project ON runs (project, session)",
+    "CREATE INDEX runs_of_project ON runs (project, session, live)",
     "CREATE TABLE servers (id TEXT PRIMARY KEY, description TEXT NOT NULL) WITHOUT ROWID",
     """
     CREATE TABLE leases (
