@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from devsup import identity, system
+from devsup import identity
 from devsup.errors import NotFound, NotReady, UsageError
 from devsup.models import (
     LogPage,
@@ -26,7 +26,7 @@ from devsup.models import (
 )
 from devsup.paths import Home, check_home, ensure_home, find_home
 from devsup.registry import Registry
-from devsup.supervisor.view import Life, life, server_of
+from devsup.supervisor.view import Life, Sockets, life, server_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,8 +162,8 @@ class Supervisor:
         servers: list[Server] = []
         if check_home(self.home):
             rows, history, elsewhere = self._snapshot(registry, project, ended=ended)
-            listeners = {one.inode: one for one in system.listeners()} if rows else {}
-            servers = [server_of(row, alive, listeners) for row, alive in rows]
+            sockets = Sockets([row for row, _ in rows])
+            servers = [server_of(row, alive, sockets) for row, alive in rows]
             servers += [server_of(row, Life.ENDED) for row in history]
             if elsewhere and not everywhere:
                 what = "server runs" if elsewhere == 1 else "servers run"

@@ -6,6 +6,7 @@ Reads only. A row is what somebody wrote a moment ago; whoever needs certainty r
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 
 from devsup import identity, readiness, system
@@ -14,7 +15,7 @@ from devsup.clock import iso
 from devsup.models import ENDED_STATES, Row, Server, State
 from devsup.tree import Tree
 
-__all__ = ["Life", "life", "server_of", "tree_of"]
+__all__ = ["Life", "Sockets", "life", "server_of", "tree_of"]
 
 
 class Life(Enum):
@@ -50,17 +51,30 @@ def life(row: Row) -> Life:
     return Life.DEAD
 
 
-def server_of(row: Row, alive: Life, listeners: dict[int, system.Listener] | None = None) -> Server:
+class Sockets:
+    """The listening sockets of one moment; those that no row knows are looked up only where there are any."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        mine = os.getuid()
+        self.listeners = {one.inode: one for one in system.listeners()} if rows else {}
+        known = {row.listener_inode for row in rows}
+        #: Whether a socket of this user is there that none of the rows has recorded.
+        self.unclaimed = any(
+            one.inode not in known and one.uid in (mine, -1) for one in self.listeners.values()
+        )
+
+
+def server_of(row: Row, alive: Life, sockets: Sockets | None = None) -> Server:
     """
     Return the public record of ``row``, with the address on which it listens at this moment.
 
-    ``listeners`` are the listening sockets by inode, where the caller shows many rows.
+    ``sockets`` are those of the moment, where the caller shows many rows.
     """
     state, port, url = row.state, row.port, row.url
     if alive is Life.DEAD:
         state = State.LOST if identity.scope_relation(row.scope) == "lost" else State.CRASHED
     elif alive in (Life.LIVE, Life.ORPHANED) and state in (State.RUNNING, State.READY, State.UNHEALTHY):
-        state, port, url = _address(row, listeners)
+        state, port, url = _address(row, sockets or Sockets([row]))
     return Server(
         id=row.id,
         generation=row.generation,
@@ -86,13 +100,13 @@ def server_of(row: Row, alive: Life, listeners: dict[int, system.Listener] | Non
     )
 
 
-def _address(row: Row, listeners: dict[int, system.Listener] | None) -> tuple[State, int | None, str | None]:
+def _address(row: Row, sockets: Sockets) -> tuple[State, int | None, str | None]:
     """Return state, port and url as the tree's sockets have them now."""
-    if listeners is None:
-        listeners = {one.inode: one for one in system.listeners()}
-    if row.listener_inode is not None and row.listener_inode in listeners and row.state is State.READY:
+    if row.state is State.READY and row.listener_inode in sockets.listeners:
         return row.state, row.port, row.url
-    found = readiness.find(tree_of(row), asked=row.port or row.asked_port, log=row.log)
+    found = None
+    if sockets.unclaimed:
+        found = readiness.find(tree_of(row), asked=row.port or row.asked_port, log=row.log)
     if found is None:
         # A portless command may well listen nowhere; a server that did so before is not well.
         return (State.UNHEALTHY if row.state is State.READY else row.state), row.port, row.url
