@@ -13,6 +13,5 @@ The use cases: start, stop, restart, list, status, logs, wait, cleanup.
 from __future__ import annotations
 
 from devsup.supervisor.core import Supervisor
-from devsup.supervisor.waiting import Progress
 
-__all__ = ["Progress", "Supervisor"]
+__all__ = ["Supervisor"]

@@ -2,6 +2,7 @@
 From rows to what is true now: is the server alive, where does it listen, what do we show.
 
 Reads only. A row is what somebody wrote a moment ago; whoever needs certainty reads it again after the look.
+What only the doubtful rows need is loaded with the first of them: `list` is called dozens of times an hour.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import os
 from enum import Enum
 
-from devsup import identity, readiness, system
-from devsup import tree as trees
+from devsup import identity, system
 from devsup.clock import iso
 from devsup.models import ENDED_STATES, Row, Server, State
-from devsup.tree import Tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from devsup.tree import Tree
 
 __all__ = ["Life", "Sockets", "life", "server_of", "tree_of"]
 
@@ -31,6 +34,8 @@ class Life(Enum):
 
 def tree_of(row: Row) -> Tree:
     """Return the row's tree, under its guard where that lives."""
+    from devsup.tree import Tree
+
     parent = row.guard.pid if row.guard is not None and not identity.is_gone(row.guard) else None
     return Tree(row.id, row.leader, parent)
 
@@ -46,9 +51,13 @@ def life(row: Row) -> Life:
         return Life.LIVE
     if row.guard is None:
         return Life.DEAD if identity.is_gone(row.starter) else Life.UNCLAIMED
-    if not identity.is_gone(row.leader) or trees.members(Tree(row.id, row.leader), full=True):
-        return Life.ORPHANED
-    return Life.DEAD
+    return Life.ORPHANED if not identity.is_gone(row.leader) or _has_members(row) else Life.DEAD
+
+
+def _has_members(row: Row) -> bool:
+    from devsup.tree import members
+
+    return bool(members(tree_of(row), full=True))
 
 
 class Sockets:
@@ -104,11 +113,12 @@ def _address(row: Row, sockets: Sockets) -> tuple[State, int | None, str | None]
     """Return state, port and url as the tree's sockets have them now."""
     if row.state is State.READY and row.listener_inode in sockets.listeners:
         return row.state, row.port, row.url
-    found = None
     if sockets.unclaimed:
+        from devsup import readiness
+
         found = readiness.find(tree_of(row), asked=row.port or row.asked_port, log=row.log)
-    if found is None:
-        # A portless command may well listen nowhere; a server that did so before is not well.
-        return (State.UNHEALTHY if row.state is State.READY else row.state), row.port, row.url
-    scheme = row.url.partition(":")[0] if row.url is not None else found.scheme
-    return State.READY, found.listener.port, readiness.url_of(found.listener, scheme)
+        if found is not None:
+            scheme = row.url.partition(":")[0] if row.url is not None else found.scheme
+            return State.READY, found.listener.port, readiness.url_of(found.listener, scheme)
+    # A portless command may well listen nowhere; a server that did so before is not well.
+    return (State.UNHEALTHY if row.state is State.READY else row.state), row.port, row.url
