@@ -11,7 +11,7 @@ import pytest
 
 from devsup.errors import RegistryUnusable
 from devsup.paths import Home, check_home, ensure_home, find_home
-from tests.registry_rows import mounted
+from tests.registry_support import mounted
 from tests.support import ROOT
 
 if TYPE_CHECKING:

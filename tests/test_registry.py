@@ -26,7 +26,8 @@ from devsup.registry import (
     opening,
     transactions,
 )
-from tests.registry_rows import log_of, make_claim, make_row, open_registry, reserve, stranger
+from tests.registry_child import log_of, make_claim, make_row, reserve, stranger
+from tests.registry_support import open_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
