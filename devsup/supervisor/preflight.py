@@ -12,7 +12,7 @@ from devsup import tree as trees
 from devsup.apps import nextlock
 from devsup.errors import NameTaken, PortTaken, UnmanagedRunning, UsageError
 from devsup.registry import FolderBusy, PortLeased
-from devsup.supervisor.view import Life, life, server_of
+from devsup.supervisor.view import Life, brief, life, server_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def with_port(registry: Registry, plan: Plan, scope: str, given_command: list[st
         holder = ports.holder(plan.port, registry.rows(scope=scope))
         if holder is not None:
             name = (
-                f"pid {holder.pid} (`{holder.command}` in `{holder.cwd}`)"
+                f"pid {holder.pid} (`{brief(holder.command)}` in `{holder.cwd}`)"
                 if holder.pid
                 else "another process"
             )

@@ -13,7 +13,7 @@ from devsup import tree as trees
 from devsup.errors import Ambiguous, NotFound, NotOurs, UsageError
 from devsup.models import Row
 from devsup.records import Record
-from devsup.supervisor.view import Life, life
+from devsup.supervisor.view import Life, brief, life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _by_pid(registry: Registry, text: str, pid: int) -> Target:
     if holder is not None or _exists(pid):
         command = " ".join(system.cmdline(pid)) or "unknown"
         raise NotOurs(
-            f"pid {pid} (`{command}`) was not started by devsup and is left alone",
+            f"pid {pid} (`{brief(command)}`) was not started by devsup and is left alone",
             hint="devsup list --everywhere",
             details={"pid": pid, "command": command, "cwd": system.cwd(pid)},
         )
@@ -117,7 +117,7 @@ def _by_port(registry: Registry, text: str) -> Target:
         if owner is not None:
             return Target(text, owner, ended=False, notes=[])
         raise NotOurs(
-            f"port {port} belongs to pid {holder.pid} (`{holder.command}`), which devsup did not start",
+            f"port {port} belongs to pid {holder.pid} (`{brief(holder.command)}`), which devsup did not start",
             hint="devsup list --everywhere",
             details={"holder": holder.details()},
         )
