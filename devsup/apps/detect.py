@@ -32,6 +32,9 @@ LOCK_FILES = (
     ("pnpm-workspace.yaml", "pnpm"),
 )
 
+#: Folders whose packages are never apps, even for someone who stands in one.
+GENERATED = frozenset(("node_modules", ".next", ".expo"))
+
 
 class App(Record):
     """
@@ -165,7 +168,8 @@ class Survey(Record):
 
 def survey(project: str, cwd: str, folders: Folders | None = None) -> Survey:
     """Look at ``project`` from ``cwd``, which lies inside; ``folders`` is what was already seen of it."""
-    project, cwd = os.path.realpath(project), os.path.realpath(cwd)
+    project = os.path.realpath(project)
+    cwd = _outside_of_generated(project, os.path.realpath(cwd))
     folders = folders or Folders(project)
     broken: list[manifest.Broken] = []
     drafts: list[App] = []
@@ -201,13 +205,20 @@ def choose(project: str, cwd: str, name: str | None = None) -> App:
     return survey(project, cwd).choose(name)
 
 
+def _outside_of_generated(project: str, cwd: str) -> str:
+    """Return ``cwd``, or the folder above all that is installed or built around it."""
+    parts = cwd[len(project) :].split("/")
+    for index, part in enumerate(parts):
+        if part in GENERATED:
+            return project + "/".join(parts[:index])
+    return cwd
+
+
 def _deep(folders: Folders, cwd: str, known: set[str]) -> App | manifest.Broken | None:
     """Return the app at or above ``cwd`` that no search from the root finds."""
     for folder in upward(cwd, folders.project):
         if folder in known or folder == folders.project:
             return None
-        if os.path.basename(folder) in ("node_modules", ".next", ".expo"):
-            continue
         package = folders.package(folder)
         if isinstance(package, manifest.Broken):
             return package

@@ -135,23 +135,26 @@ class Folders:
         parts = target[len(self.project) :].strip("/").split("/")
         return "" if any(part[0] == "." or part in SKIPPED for part in parts) else target
 
+    def _ours(self, folder: str) -> bool:
+        return folder == self.project or not self.foreign(folder)
+
     def _contains(self, path: str) -> bool:
         return path.startswith(self.project.rstrip("/") + "/")
 
     def _expand(self, pattern: str) -> list[str]:
         segments = [segment for segment in pattern.split("/") if segment not in ("", ".")]
-        if ".." in segments:
+        if ".." in segments or "node_modules" in segments:
             return []
         folders = [self.project]
         for segment in segments:
-            folders = self._step([f for f in folders if f == self.project or not self.foreign(f)], segment)
+            folders = self._step([folder for folder in folders if self._ours(folder)], segment)
         return folders
 
     def _step(self, folders: list[str], segment: str) -> list[str]:
         if segment == "**":
             found, level = list(folders), folders
             for _ in range(MAX_DEPTH):
-                level = [child for folder in level for child in self.children(folder)]
+                level = [child for folder in level if self._ours(folder) for child in self.children(folder)]
                 found += level
             return found
         if not any(sign in segment for sign in "*?{"):

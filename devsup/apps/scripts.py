@@ -70,10 +70,10 @@ def call_in(text: str) -> Call | None:
             if subcommands is None:
                 continue
             following, _, after = words[index + 1] if index + 1 < len(words) else ("", end, end)
-            if following in subcommands:
+            if following and following in subcommands:
                 return _call(kind, text, start, after)
             # `next -p 3001` is `next dev`; elsewhere than in front (`echo next`) the word may be anything.
-            if "" in subcommands and index == 0 and following.startswith("-"):
+            if "" in subcommands and index == 0 and (not following or following.startswith("-")):
                 return _call(kind, text, start, end)
     return None
 
@@ -131,5 +131,4 @@ def _call(kind: Kind, text: str, start: int, after: int) -> Call:
     end = after
     while end < len(text) and text[end] not in SHELL:
         end += 1
-    # A `$` may stand for anything, also for the end of the command.
     return Call(kind, text[:start], text[after:end], last=end == len(text) and "#" not in text[after:])
