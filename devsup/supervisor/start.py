@@ -25,6 +25,7 @@ from devsup.errors import (
     LimitReached,
     LockTimeout,
     NameTaken,
+    RegistryUnusable,
     Terminated,
 )
 from devsup.guard.spawn import ADOPT, START
@@ -208,7 +209,7 @@ class Starter:
 
     def _lock(self, lock: FileLock) -> bool:
         """Take the session's lock; False as soon as the registry has something to join."""
-        while not lock.try_acquire():
+        while not self._try(lock):
             self.ticker.tick(f"waiting for another start of `{self.plan.session}`")
             row = self._find()
             if row is not None and life(row) not in (Life.DEAD, Life.ENDED):
@@ -231,6 +232,12 @@ class Starter:
                 )
             pause(self.deadline)
         return True
+
+    def _try(self, lock: FileLock) -> bool:
+        try:
+            return lock.try_acquire()
+        except OSError as error:
+            raise _unwritable(self.home, error) from error
 
     def _reserve(self, dead: list[Row]) -> Row | None:
         limit = preflight.limit(self.environ)
@@ -282,7 +289,14 @@ class Starter:
 
     def _spawn(self, row: Row, executable: str) -> Hearing:
         """Start the guard; return once the server is recorded, or its guard has ended."""
-        hearing = launch_guard(self.home, row, self.plan, executable, self.environ, mode=START)
+        try:
+            hearing = launch_guard(self.home, row, self.plan, executable, self.environ, mode=START)
+        except OSError as error:
+            self.registry.withdraw(row.id, row.generation)
+            raise _unwritable(self.home, error) from error
+        except DevsupError:
+            self.registry.withdraw(row.id, row.generation)
+            raise
         heard = hearing.wait("l", self.deadline)
         if not heard and hearing.ended:
             # It said nothing and ended: either it lost the reservation to a stop, or it could not run.
@@ -305,7 +319,11 @@ class Starter:
             self.registry, row, wait=self.wait, failures=self.plan.probe.get("failures") or ()
         )
         if now is None:
-            raise InternalError(f"the guard of `{row.session}` died; its server may live", hint="devsup list")
+            raise InternalError(
+                f"the guard of `{row.session}` died; its server may live",
+                hint="devsup list",
+                details={"log_tail": ready.tail(self.home.guard_log(row.project, row.session))},
+            )
         server = server_of(now, life(now))
         doom = dies_with_caller()
         self.notes += [doom] if doom is not None else []
@@ -316,7 +334,7 @@ class Starter:
     def _give_guard(self, row: Row) -> None:
         """Start a new guard for a server whose guard has died."""
         lock = FileLock(self.home.session_lock(self.scope, self.project, self.plan.session), purpose="start")
-        while not lock.try_acquire():
+        while not self._try(lock):
             if time.monotonic() >= self.deadline:
                 raise LockTimeout(f"the lock of `{row.session}` is held", hint=f"devsup status {row.session}")
             pause(self.deadline)
@@ -352,6 +370,13 @@ class Starter:
 
     def _waited(self) -> int:
         return round((time.monotonic() - self.began) * 1e3)
+
+
+def _unwritable(home: Home, error: OSError) -> RegistryUnusable:
+    what = f"`{error.filename}`" if error.filename else f"the state folder `{home.root}`"
+    return RegistryUnusable(
+        f"{what} cannot be used: {error.strerror}", hint="set DEVSUP_HOME to a folder that can be written"
+    )
 
 
 def _raw(environ: Mapping[str, str]) -> bytes:
