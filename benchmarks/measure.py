@@ -124,9 +124,7 @@ class Installed:
 
 @contextmanager
 def installed() -> Iterator[Installed]:
-    """
-    Install this checkout, compiled and not editable, into an environment that lasts; give it a fresh home.
-    """
+    """Install this checkout, compiled and not editable, into a lasting environment; give it a new home."""
     environment = ROOT / ".bench-venv"
     python = environment / "bin" / "python"
     if not python.exists():

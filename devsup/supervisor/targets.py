@@ -117,7 +117,7 @@ def _by_port(registry: Registry, text: str) -> Target:
         if owner is not None:
             return Target(text, owner, ended=False, notes=[])
         raise NotOurs(
-            f"port {port} belongs to pid {holder.pid} (`{brief(holder.command)}`), which devsup did not start",
+            f"port {port} belongs to pid {holder.pid} (`{brief(holder.command)}`), not started by devsup",
             hint="devsup list --everywhere",
             details={"holder": holder.details()},
         )
