@@ -78,6 +78,7 @@ class StandIn:
     """A supervisor of canned answers; set ``error`` to have every method raise it."""
 
     def __init__(self) -> None:
+        self.project = "/home/me/shop"
         self.notes: list[str] = []
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.error: BaseException | None = None

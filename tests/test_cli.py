@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from rich.console import Console
 
-from devsup import __version__, errors
+from devsup import __version__, errors, trace
 from devsup.__main__ import main
 from devsup.cli import handlers, plain, screen
 from devsup.cli.answer import Answer, write
@@ -45,6 +45,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """Put the stand-in where handlers look for the supervisor."""
     stand_in = StandIn()
     monkeypatch.setattr("devsup.supervisor.Supervisor", stand_in)
+    monkeypatch.setattr(trace, "_on", False)
     monkeypatch.chdir(ROOT)
     return stand_in
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from devsup import trace
 from devsup.__main__ import main
 from devsup.cli import app, generate, lane
 from devsup.cli.grammar import VERBS
@@ -50,16 +51,24 @@ def test_both_lanes_answer_a_documented_call_alike(
     assert home.is_dir()
     if as_json:
         monkeypatch.setenv("DEVSUP_OUTPUT", "json")
-    answers = []
+    answers, calls = [], []
     for parse in (lane.parse, lambda _argv: None):
         stand_in = StandIn()
         monkeypatch.setattr("devsup.supervisor.Supervisor", stand_in)
         monkeypatch.setattr(lane, "parse", parse)
+        monkeypatch.setattr(trace, "_on", False)
         monkeypatch.chdir(ROOT)
-        answers.append((main(argv), capfd.readouterr(), stand_in.calls))
-    hot, typer = answers
-    assert hot == typer
-    code, (out, err), _ = hot
+        code = main(argv)
+        out, err = capfd.readouterr()
+        steps = [line for line in err.splitlines(keepends=True) if line.startswith("devsup +")]
+        assert bool(steps) == ("-v" in argv or "--verbose" in argv)
+        answers.append(
+            (code, out, "".join(line for line in err.splitlines(keepends=True) if line not in steps))
+        )
+        calls.append(stand_in.calls)
+    assert answers[0] == answers[1]
+    assert calls[0] == calls[1]
+    code, out, err = answers[0]
     assert code == 0
     if as_json:
         assert err == ""

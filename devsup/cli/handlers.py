@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from devsup import trace
 from devsup.cli.answer import Answer
 from devsup.errors import (
     DevsupError,
@@ -62,6 +63,7 @@ def run(call: Call, progress: Listener = None) -> Answer:
         from devsup.supervisor import Supervisor
 
         supervisor = Supervisor()
+        trace.step(f"{call.verb} in {supervisor.project}")
         data, error = _HANDLERS[call.verb](supervisor, call.options, progress)
         everywhere = bool(call.options.get("everywhere"))
         return Answer(call.verb, data, error, _notes(supervisor), everywhere)
@@ -97,6 +99,7 @@ def pages(call: Call) -> Iterator[Answer]:
         from devsup.supervisor import Supervisor
 
         supervisor = Supervisor()
+        trace.step(f"following in {supervisor.project}")
         if options["wait"] is not None:
             raise UsageError("`--follow` waits by itself: leave out `--wait`", hint="devsup logs --help")
         page, _ = _logs(supervisor, options, None)
@@ -143,8 +146,6 @@ def _notes(supervisor: Supervisor | None) -> list[str]:
 def _enter(options: Options) -> None:
     """Check the numbers; go to the folder of `-C`, as make and git do: relative paths mean the same then."""
     if options["verbose"]:
-        from devsup import trace
-
         trace.enable()
     for name in ("timeout", "grace", "wait"):
         seconds = options.get(name)
