@@ -33,6 +33,7 @@ __all__ = ["AUTO_FIRST", "Holder", "auto_port", "ephemeral_low", "holder", "is_f
 AUTO_FIRST = 10000
 #: Where automatic ports end even if the system's outgoing connections begin later.
 _AUTO_END = 32768
+_RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 #: Ports of the automatic range that browsers refuse to open (the "bad ports" of the Fetch standard).
 _BLOCKED = frozenset({10080})
 #: A loopback connect answers at once; a firewall that drops it must not hang a command.
@@ -219,7 +220,7 @@ def _first_of(number: int, row: Row, ticks: int) -> bool:
 def ephemeral_low() -> int:
     """Return the first port that outgoing connections are given."""
     try:
-        with open("/proc/sys/net/ipv4/ip_local_port_range", "rb") as file:
+        with open(_RANGE_FILE, "rb") as file:
             return int(file.read().split()[0])
     except (OSError, ValueError, IndexError):
         # 49152 on macOS, by RFC 6335; what matters is that it is no less than the end of the automatic range.
