@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from devsup.system import ProcessInfo
+    from devsup.system import Listener, ProcessInfo
     from devsup.tree import Tree
 
 __all__ = ["DEFAULT_GRACE", "KILL_BUDGET", "Ended", "end"]
@@ -68,15 +68,24 @@ def end(
     to signal as a group. ``reap`` collects the caller's dead children; it must leave ``group`` alone.
     ``sweep`` also ends what detached itself on purpose.
     """
-    return _Shutdown(tree, sweep=sweep, group=group, reap=reap).run(grace=grace, port=port)
+    return _Shutdown(tree, sweep=sweep, port=port, group=group, reap=reap).run(grace=grace)
 
 
 class _Shutdown:
     """One run of the sequence. ``known`` grows, and whoever is in it gets each signal once."""
 
-    def __init__(self, tree: Tree, *, sweep: bool, group: Identity | None, reap: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        *,
+        sweep: bool,
+        port: int | None,
+        group: Identity | None,
+        reap: Callable[[], None],
+    ) -> None:
         self.tree = tree
         self.sweep = sweep
+        self.port = port
         self.group = group
         self.reap = reap
         self.known: dict[int, ProcessInfo] = {}
@@ -84,8 +93,10 @@ class _Shutdown:
         self.inodes: set[int] = set()
         self.handles: dict[int, int | None] = {}
         self.termed_at: int | None = None
+        #: The sessions that were there when the TERM was sent.
+        self.sessions: set[int] = set()
 
-    def run(self, *, grace: float, port: int | None) -> Ended:
+    def run(self, *, grace: float) -> Ended:
         began = time.monotonic()
         signals = []
         escalated = False
@@ -95,19 +106,17 @@ class _Shutdown:
             if alive:
                 signals.append("SIGTERM")
                 self.termed_at = system.now_ticks()
+                self.sessions = {info.sid for info in alive}
                 self._signal_all(alive, signal.SIGTERM)
                 self._signal_all(alive, signal.SIGCONT)
                 trace.step(f"SIGTERM to {sorted(info.pid for info in alive)}")
                 alive = self._wait(grace, signal.SIGTERM)
-            # Whoever left the tree unseen still carries the marker.
-            alive = alive or self._look(full=True)
             if alive:
                 signals.append("SIGKILL")
                 escalated = True
                 self._signal_all(alive, signal.SIGKILL)
                 trace.step(f"SIGKILL to {sorted(info.pid for info in alive)}")
-                self._wait(KILL_BUDGET, signal.SIGKILL)
-                alive = self._look(full=True)
+                alive = self._wait(KILL_BUDGET, signal.SIGKILL)
             held = self._wait_for_sockets()
         finally:
             for handle in self.handles.values():
@@ -119,7 +128,7 @@ class _Shutdown:
             ms=round((time.monotonic() - began) * 1e3),
             survivors=[Member(info.pid, trees.show(info)) for info in alive],
             left_running=[Member(info.pid, trees.show(info)) for info in self.left.values() if _lives(info)],
-            port_free=None if port is None else all(one.port != port for one in system.listeners()),
+            port_free=None if self.port is None else all(one.port != self.port for one in system.listeners()),
             port_held=held,
         )
 
@@ -130,31 +139,32 @@ class _Shutdown:
         infos = trees.members(self.tree, full=full or self.tree.parent is None)
         left = set() if self.sweep else trees.kept(self.tree, infos)
         if left:
-            holders = trees.listening([info for info in infos if info.pid in left])
-            left -= {
-                pid for pid, ones in holders.items() if self.inodes.intersection(one.inode for one in ones)
-            }
+            held = trees.listening([info for info in infos if info.pid in left])
+            left -= {pid for pid, ones in held.items() if self._are_ours(ones)}
         self.left.update({info.pid: info for info in infos if info.pid in left})
         return [info for info in infos if info.pid not in left and not self._detached_since(info)]
 
+    def _are_ours(self, ones: list[Listener]) -> bool:
+        """Tell whether one of these sockets is the server's, or in the way of the next one on its port."""
+        return any(one.inode in self.inodes or one.port == self.port for one in ones)
+
     def _detached_since(self, info: ProcessInfo) -> bool:
         # Next.js starts a process to send its telemetry when it is told to stop, in a session of its own: it
-        # is gone a moment later and nobody's to wait for, unless it has our port.
-        if self.termed_at is None or info.pid in self.known or self.tree.leader is None:
+        # is gone a moment later and nobody's to wait for, unless it has our port. A session that was there
+        # before is no such thing, whoever was born into it.
+        if self.termed_at is None or info.pid in self.known or info.sid in self.sessions:
             return False
-        own_session = info.sid != self.tree.leader.pid
-        if not own_session or info.ticks <= self.termed_at:
+        if info.ticks <= self.termed_at:
             return False
-        return not self.inodes & system.socket_inodes(info.pid)
+        return not self._are_ours(trees.listening([info]).get(info.pid, []))
 
     def _note_sockets(self, alive: list[ProcessInfo]) -> None:
         held = trees.listening(alive + list(self.left.values()))
-        self.inodes = {one.inode for ones in held.values() for one in ones}
-        # A kept process that shares one of the server's own sockets is no bystander.
-        own = {one.inode for info in alive for one in held.get(info.pid, [])}
-        sharers = [pid for pid in self.left if own.intersection(one.inode for one in held.get(pid, []))]
-        alive.extend(self.left.pop(pid) for pid in sharers)
-        self.inodes = own
+        self.inodes = {one.inode for info in alive for one in held.get(info.pid, [])}
+        # A kept process that has the server's port, or shares one of its sockets, is no bystander.
+        holders = [pid for pid in self.left if self._are_ours(held.get(pid, []))]
+        alive.extend(self.left.pop(pid) for pid in holders)
+        self.inodes.update(one.inode for pid in holders for one in held[pid])
 
     def _signal_all(self, infos: list[ProcessInfo], signum: int) -> None:
         group = self.group.pid if self.group is not None else None
@@ -180,7 +190,8 @@ class _Shutdown:
     def _wait(self, budget: float, signum: int) -> list[ProcessInfo]:
         """Wait until nobody is left or ``budget`` is over; newcomers get ``signum`` too."""
         deadline = time.monotonic() + budget
-        while alive := self._look(full=False):
+        # A quick look may miss somebody: who left the tree unseen still carries the marker.
+        while alive := self._look(full=False) or self._look(full=True):
             newcomers = [info for info in alive if info.pid not in self.known]
             for info in newcomers:
                 self.known[info.pid] = info
@@ -207,7 +218,10 @@ class _Shutdown:
             handle = self.handles[info.pid]
             return handle if handle is not None and not _readable(handle) else None
         who = identity.of(info.pid)
-        handle = identity.wait_handle(who) if who is not None and who.ticks == info.ticks else None
+        try:
+            handle = identity.wait_handle(who) if who is not None and who.ticks == info.ticks else None
+        except OSError:
+            handle = None  # this system has no such thing
         self.handles[info.pid] = handle
         return handle
 
