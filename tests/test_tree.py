@@ -1,0 +1,567 @@
+"""Whatever shape a server's tree has, a stop ends all of it and nothing else."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from tests.serving import LINUX_ONLY, Servers, alive, pid_at, process, script
+from tests.support import SERVERS, end_all, fetch, free_port, hear, is_listening, processes_of, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support import Devsup, Leftovers, Spawn
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
+
+CLEAN = {
+    "outcome": "stopped",
+    "signals": ["SIGTERM"],
+    "escalated": False,
+    "survivors": [],
+    "left_running": [],
+    "port_free": True,
+}
+
+
+@pytest.fixture
+def servers(devsup: Devsup, home: Path, project: Path) -> Servers:
+    return Servers(devsup, home, project)
+
+
+def seen(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what a stop saw, as far as it is the same every time."""
+    return {name: result[name] for name in CLEAN}
+
+
+# -- wrappers --------------------------------------------------------------------------------------
+
+WRAPPERS = {
+    "npm": ["npm_like"],
+    "yarn 1": ["npm_like", "--code-of-child"],
+    "pnpm 12, the script in its own group": ["pnpm_like"],
+    "pnpm 12 that hands nothing on": ["pnpm_like", "--careless"],
+    "sh -c in sh -c": ["chain", "--levels", "2", "--", sys.executable, str(SERVERS / "web.py")],
+    "npm that runs pnpm": ["chain", "--", sys.executable, str(SERVERS / "pnpm_like.py"), "--careless"],
+}
+
+
+@pytest.mark.parametrize("shape", WRAPPERS)
+def test_a_chain_of_wrappers_ends_with_its_server(servers: Servers, shape: str) -> None:
+    """The pid that was started is not the one that listens, and signals to it reach nobody else."""
+    port = free_port()
+    server = servers.stand_in("web", *WRAPPERS[shape], port=port)
+    listener = process(pid_at(server["url"]))
+    assert listener.pid != server["pid"]
+    assert seen(servers.stop("web")) == CLEAN
+    assert not alive(listener)
+    servers.nothing_is_left(port)
+
+
+def test_an_interrupt_that_a_wrapper_ignores_changes_nothing(servers: Servers) -> None:
+    port = free_port()
+    server = servers.stand_in("web", "npm_like", port=port)
+    os.kill(server["pid"], signal.SIGINT)
+    assert pid_at(server["url"])
+    assert servers.find("web")["state"] == "ready"
+    assert seen(servers.stop("web")) == CLEAN
+    servers.nothing_is_left(port)
+
+
+# -- trees that do not end when they are told to ---------------------------------------------------
+
+
+def test_a_child_that_ignores_term_is_killed(servers: Servers) -> None:
+    """Its parent obeys and is gone at once: waiting for the leader alone would leave the child serving."""
+    port = free_port()
+    server = servers.stand_in("web", "stubborn", "--child", port=port)
+    child = process(pid_at(server["url"]))
+    result = servers.stop("web", "--grace", "0.3")
+    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    assert not alive(child)
+    servers.nothing_is_left(port)
+
+
+@pytest.mark.parametrize("leader", ["waits", "leaves"])
+def test_a_daemon_in_a_session_of_its_own_is_found_and_ended(servers: Servers, leader: str) -> None:
+    """Double-forked: neither parent, nor group, nor session ties it to what was started."""
+    port = free_port()
+    flags = ["--leave"] if leader == "leaves" else []
+    server = servers.stand_in("web", "daemon_holder", *flags, port=port)
+    daemon = pid_at(server["url"])
+    assert os.getsid(daemon) != server["pid"]
+    assert seen(servers.stop("web")) == CLEAN
+    servers.nothing_is_left(port)
+
+
+NAMELESS = """
+import os, sys
+from stand_in import listen, obey, serve, shown, out, sleep_forever, wanted_port
+port = wanted_port()
+if os.environ.get("SERVING"):
+    obey()
+    serve(listen(port))
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execve(sys.executable, [sys.executable, *sys.argv], {"SERVING": "1", "PORT": str(port)})
+    os._exit(0)
+os.wait()
+sleep_forever()
+"""
+
+
+@LINUX_ONLY
+def test_who_drops_marker_session_and_parent_is_still_the_guards(servers: Servers) -> None:
+    """`env -i` and a double fork: only the subreaper knows where it came from."""
+    port = free_port()
+    server = servers.start("web", *script(servers.project, "nameless", NAMELESS), port=port)
+    daemon = process(pid_at(server["url"]))
+    assert "DEVSUP_MARKER" not in daemon.environ()
+    assert seen(servers.stop("web")) == CLEAN
+    assert not alive(daemon)
+    servers.nothing_is_left(port)
+
+
+def test_a_stopped_tree_is_woken_to_hear_that_it_shall_end(servers: Servers) -> None:
+    """A process under SIGSTOP does not see SIGTERM until it gets SIGCONT."""
+    port = free_port()
+    servers.stand_in("web", "npm_like", port=port)
+    members = servers.members("web")
+    assert len(members) == 3
+    for member in members:
+        member.suspend()
+    wait_until(lambda: all(member.status() == psutil.STATUS_STOPPED for member in members))
+    assert seen(servers.stop("web", "--grace", "20")) == CLEAN
+    servers.nothing_is_left(port)
+
+
+BREEDER = """
+import os, signal
+from stand_in import listen, on, serve, sleep_forever, wanted_port
+
+def breed():
+    # Thirty in all: each ignores TERM, and only the first ten have children.
+    for _ in range(10):
+        if os.fork() == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for _ in range(2):
+                if os.fork() == 0:
+                    sleep_forever()
+            sleep_forever()
+
+on(signal.SIGTERM, breed)
+serve(listen(wanted_port()))
+"""
+
+
+def test_what_is_born_during_the_stop_ends_with_it(servers: Servers) -> None:
+    port = free_port()
+    servers.start("web", *script(servers.project, "breeder", BREEDER), port=port)
+    result = servers.stop("web", "--grace", "0.3")
+    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    servers.nothing_is_left(port)
+
+
+RELAY = """
+import os, signal
+from stand_in import listen, on, pause, serve, sleep_forever, wanted_port
+
+def hand_over():
+    pause(0.03)  # a tick of the kernel's clock is 0.01
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.closerange(3, 64)
+        sleep_forever()
+    os._exit(0)
+
+if os.fork() == 0:
+    os.setsid()
+    on(signal.SIGTERM, hand_over)
+    serve(listen(wanted_port()))
+on(signal.SIGTERM, lambda: os._exit(0))
+sleep_forever()
+"""
+
+
+def test_a_daemon_cannot_pass_its_life_on_to_a_child(servers: Servers) -> None:
+    """Born after the TERM and outside the leader's session, but in one that was there before."""
+    port = free_port()
+    servers.start("web", *script(servers.project, "relay", RELAY), port=port)
+    result = servers.stop("web", "--grace", "0.3")
+    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    servers.nothing_is_left(port)
+
+
+# -- zombies ---------------------------------------------------------------------------------------
+
+PARENT = """
+import os
+from stand_in import listen, obey, serve, wanted_port
+obey()
+if os.fork() == 0:
+    os._exit(0)
+serve(listen(wanted_port()))
+"""
+
+
+def test_a_zombie_is_no_process_of_the_tree(servers: Servers) -> None:
+    port = free_port()
+    server = servers.start("web", *script(servers.project, "parent", PARENT), port=port)
+    (zombie,) = wait_until(lambda: process(server["pid"]).children())
+    wait_until(lambda: zombie.status() == psutil.STATUS_ZOMBIE)
+    assert [member.pid for member in servers.members("web")] == [server["pid"]]
+    assert seen(servers.stop("web")) == CLEAN
+    servers.nothing_is_left(port)
+
+
+NEVER_REAPS = """
+import ctypes, json, os, signal, subprocess, sys
+set_child_subreaper = 36
+assert ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0) == 0
+started = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, check=True).stdout
+os.kill(json.loads(started)["data"]["server"]["guard_pid"], signal.SIGKILL)
+print(started.decode(), flush=True)
+sys.stdin.read()
+"""
+
+
+@LINUX_ONLY
+def test_a_zombie_that_nobody_ever_reaps_is_no_survivor(servers: Servers, spawn: Spawn) -> None:
+    """In many containers process 1 is no init: whoever comes to it stays as a zombie, and `kill` finds it."""
+    port = free_port()
+    args = servers.start_args("web", sys.executable, SERVERS / "web.py", port=port)
+    sloth = spawn(NEVER_REAPS, sys.executable, "-m", "devsup", *args, cwd=servers.project)
+    assert '"ready"' in hear(sloth)
+    server = servers.find("web")
+    assert seen(servers.stop("web")) == CLEAN
+    assert process(server["pid"]).status() == psutil.STATUS_ZOMBIE
+    sloth.communicate()
+    servers.nothing_is_left(port)
+
+
+# -- a leader that ends first ----------------------------------------------------------------------
+
+
+def test_a_server_outlives_its_leader_and_ends_with_its_listener(servers: Servers) -> None:
+    """As when npm is killed by hand: the server is still there, and still tracked."""
+    port = free_port()
+    server = servers.stand_in("web", "leader_first", port=port)
+    leader = process(server["pid"])
+    wait_until(lambda: not alive(leader))
+    listener = process(pid_at(server["url"]))
+    shown = servers.find("web")
+    assert (shown["state"], shown["pid"], shown["url"]) == ("ready", server["pid"], server["url"])
+    with pytest.raises(OSError):  # the connection is cut
+        fetch(f"http://localhost:{port}/exit?3")
+    crashed = servers.state_becomes("web", "crashed")
+    assert not alive(listener)
+    assert (crashed["guard_pid"], crashed["exit_code"]) == (None, 0)
+    (result,) = servers.devsup("stop", "web", "--json").data["results"]
+    assert result["outcome"] == "already_stopped"
+    servers.nothing_is_left(port)
+
+
+def test_a_server_without_its_leader_can_be_stopped(servers: Servers) -> None:
+    port = free_port()
+    server = servers.stand_in("web", "leader_first", port=port)
+    leader = process(server["pid"])
+    wait_until(lambda: not alive(leader))
+    assert seen(servers.stop(server["pid"])) == CLEAN
+    servers.nothing_is_left(port)
+
+
+REMAINDER = """
+import os
+from stand_in import listen, obey, pause, serve, sleep_forever, wanted_port
+obey()
+port = wanted_port()
+up, is_up = os.pipe()
+if os.fork() == 0:
+    listener = listen(port)
+    os.write(is_up, b".")
+    os.close(is_up)
+    serve(listener)
+if os.fork() == 0:
+    os.close(is_up)
+    sleep_forever()  # esbuild, a bundler, a worker: of no use alone
+os.close(is_up)
+os.read(up, 1)
+while not os.path.exists("leave"):
+    pause(0.01)
+os._exit(0)
+"""
+
+
+def test_what_is_left_of_a_tree_is_swept_when_nobody_serves(servers: Servers) -> None:
+    port = free_port()
+    server = servers.start("web", *script(servers.project, "remainder", REMAINDER), port=port)
+    leader = process(server["pid"])
+    listener = process(pid_at(server["url"]))
+    (helper,) = (one for one in leader.children() if one != listener)
+    (servers.project / "leave").touch()
+    wait_until(lambda: not alive(leader))
+    assert servers.find("web")["state"] == "ready"
+    listener.kill()
+    servers.state_becomes("web", "crashed")
+    assert not alive(helper)
+    servers.devsup("stop", "web")
+    servers.nothing_is_left(port)
+
+
+# -- a server inside a server ----------------------------------------------------------------------
+
+OUTER = """
+import subprocess
+from stand_in import SERVERS, listen, obey, serve, wanted_port
+obey()
+argv = [sys.executable, "-m", "devsup", "start", "inner", "--json", "--port", sys.argv[1], "--",
+        sys.executable, sys.argv[2]]
+subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+serve(listen(wanted_port()))
+""".replace("SERVERS, ", "")
+
+
+@pytest.fixture
+def nested(servers: Servers) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Start a server whose own process starts another one by devsup; return both."""
+    command = script(servers.project, "outer", OUTER)
+    outer = servers.start("outer", *command, str(free_port()), SERVERS / "web.py", port=free_port())
+    return outer, servers.find("inner")
+
+
+@LINUX_ONLY
+def test_a_server_inside_a_server_survives_the_outer_one(
+    servers: Servers, nested: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    """It is its own: its guard is a descendant of the outer guard, and still nobody's to signal."""
+    outer, inner = nested
+    listener, guard = process(pid_at(inner["url"])), process(inner["guard_pid"])
+    assert guard.ppid() == outer["guard_pid"]
+    assert {member.pid for member in servers.members("outer")}.isdisjoint({guard.pid, listener.pid})
+    assert seen(servers.stop("outer")) == CLEAN
+    assert alive(listener)
+    assert alive(guard)
+    assert [(server["session"], server["state"]) for server in servers.listed()] == [
+        ("dev_server_inner", "ready")
+    ]
+    assert seen(servers.stop("inner")) == CLEAN
+    servers.nothing_is_left(outer["port"], inner["port"])
+
+
+@LINUX_ONLY
+def test_an_outer_guard_reaps_the_inner_one(
+    servers: Servers, nested: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    outer, inner = nested
+    guard, reaper = process(inner["guard_pid"]), process(outer["guard_pid"])
+    assert seen(servers.stop("inner")) == CLEAN
+    wait_until(lambda: not guard.is_running())  # not even a zombie
+    assert alive(reaper)
+    assert pid_at(outer["url"])
+    assert seen(servers.stop("outer")) == CLEAN
+    servers.nothing_is_left(outer["port"], inner["port"])
+
+
+def test_a_stop_without_a_guard_leaves_the_inner_server_too(
+    servers: Servers, nested: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    outer, inner = nested
+    process(outer["guard_pid"]).kill()
+    assert seen(servers.stop("outer")) == CLEAN
+    assert pid_at(inner["url"])
+    assert seen(servers.stop("inner")) == CLEAN
+    servers.nothing_is_left(outer["port"], inner["port"])
+
+
+# -- what is shared with the user ------------------------------------------------------------------
+
+
+def companions(servers: Servers, server: dict[str, Any]) -> dict[str, psutil.Process]:
+    """Return the programs that the stand-in of that name has started."""
+    found = re.findall(r"^companion (\S+) (\d+)$", servers.log(server), re.MULTILINE)
+    return {name: process(int(pid)) for name, pid in found}
+
+
+@pytest.fixture
+def kept_ones(leftovers: Leftovers, home: Path) -> Iterator[None]:
+    """End what a stop has left running on purpose, once the test has looked."""
+    del leftovers
+    yield
+    end_all(lambda: processes_of(home))
+
+
+@pytest.mark.usefixtures("kept_ones")
+@pytest.mark.parametrize("way", ["guard", "no guard"])
+def test_an_editor_and_a_watchman_survive_and_are_named(servers: Servers, way: str) -> None:
+    """They were started by the server and belong to the user, or to every project there is."""
+    port = free_port()
+    names = ["code", "watchman", "adb"]
+    server = servers.stand_in("web", "companions", *_named(names), port=port)
+    started = companions(servers, server)
+    assert list(started) == names
+    if way == "no guard":
+        process(server["guard_pid"]).kill()
+    result = servers.stop("web")
+    assert seen(result) == {**CLEAN, "left_running": result["left_running"]}
+    assert {one["pid"] for one in result["left_running"]} == {one.pid for one in started.values()}
+    assert all(name in str(result["left_running"]) for name in names)
+    assert all(alive(one) for one in started.values())
+    assert not is_listening(port)
+    assert servers.listed() == []
+
+
+def _named(names: list[str]) -> list[str]:
+    return [word for name in names for word in ("--name", name)]
+
+
+def test_a_sweep_ends_them_too(servers: Servers) -> None:
+    port = free_port()
+    server = servers.stand_in("web", "companions", *_named(["code", "watchman"]), port=port)
+    started = companions(servers, server)
+    result = servers.stop("web", "--sweep")
+    assert seen(result) == CLEAN
+    assert not any(alive(one) for one in started.values())
+    servers.nothing_is_left(port)
+
+
+def test_a_shared_program_that_holds_the_port_is_ended(servers: Servers) -> None:
+    """Left alone it would keep the next start from its port."""
+    port = free_port()
+    server = servers.stand_in("web", "companions", "--hold", *_named(["watchman"]), port=port)
+    holder = companions(servers, server)["watchman"]
+    result = servers.stop("web")
+    assert seen(result) == CLEAN
+    assert not alive(holder)
+    servers.nothing_is_left(port)
+
+
+WITH_TERMINAL = """
+import os
+from stand_in import listen, obey, out, serve, sleep_forever, wanted_port
+obey()
+listener = listen(wanted_port())
+pid = os.fork()
+if pid == 0:
+    listener.close()
+    os.setsid()
+    os.open(sys.argv[1], os.O_RDWR)  # a session's leader gets the first terminal it opens
+    sleep_forever()
+out(f"companion shell {pid}")
+serve(listener)
+"""
+
+
+@pytest.mark.usefixtures("kept_ones")
+@LINUX_ONLY
+def test_whoever_has_a_terminal_is_left_alone(servers: Servers) -> None:
+    """Somebody sits before it."""
+    port = free_port()
+    master, slave = os.openpty()
+    try:
+        command = script(servers.project, "with_terminal", WITH_TERMINAL)
+        server = servers.start("web", *command, os.ttyname(slave), port=port)
+        shell = companions(servers, server)["shell"]
+        wait_until(lambda: shell.terminal() is not None)
+        result = servers.stop("web")
+        assert [one["pid"] for one in result["left_running"]] == [shell.pid]
+        assert alive(shell)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+# -- what detaches itself when it is told to end ---------------------------------------------------
+
+
+FLUSH = """
+import os, signal
+from stand_in import listen, on, pause, serve, start, wanted_port
+
+def flush():
+    pause(0.03)  # the real one comes when next-server has ended
+    start([sys.executable, "-c", "import signal; signal.pause()", "flush"], session=True, quiet=True)
+    os._exit(0)
+
+on(signal.SIGTERM, flush)
+serve(listen(wanted_port()))
+"""
+
+
+@pytest.mark.usefixtures("kept_ones")
+def test_a_flush_at_the_end_is_neither_waited_for_nor_a_survivor(servers: Servers) -> None:
+    """Next.js sends its telemetry after it was stopped; without a network that takes its time."""
+    port = free_port()
+    servers.start("web", *script(servers.project, "flush", FLUSH), port=port)
+    result = servers.stop("web", "--grace", "20")
+    assert seen(result) == CLEAN
+    assert result["ms"] < 10_000
+    (helper,) = processes_of(servers.home)
+    assert helper.command.endswith("flush")
+    assert servers.listed() == []
+    assert not is_listening(port)
+
+
+FLUSH_WITH_THE_PORT = """
+import os, signal
+from stand_in import listen, on, pause, serve, sleep_forever, wanted_port
+
+def detach():
+    pause(0.03)
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sleep_forever()  # with the listening socket
+    os._exit(0)
+
+on(signal.SIGTERM, detach)
+serve(listen(wanted_port()))
+"""
+
+
+def test_who_detaches_itself_with_the_port_is_ended(servers: Servers) -> None:
+    port = free_port()
+    servers.start("web", *script(servers.project, "flush", FLUSH_WITH_THE_PORT), port=port)
+    result = servers.stop("web", "--grace", "0.3")
+    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    servers.nothing_is_left(port)
+
+
+PHOENIX = """
+import os, signal
+from stand_in import listen, obey, on, pause, serve, wanted_port
+
+def again():
+    listener.close()
+    pause(0.03)
+    up, is_up = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        obey()
+        new = listen(port)
+        os.write(is_up, b".")
+        serve(new)
+    os.read(up, 1)
+    os._exit(0)
+
+port = wanted_port()
+on(signal.SIGTERM, again)
+listener = listen(port)
+serve(listener)
+"""
+
+
+def test_who_comes_back_on_the_port_is_ended(servers: Servers) -> None:
+    """A new session and a new socket on the old port: no flush, but the server once more."""
+    port = free_port()
+    servers.start("web", *script(servers.project, "phoenix", PHOENIX), port=port)
+    assert seen(servers.stop("web")) == CLEAN
+    servers.nothing_is_left(port)
