@@ -526,6 +526,22 @@ def test_a_typed_command_is(
         assert found.folder is None
 
 
+def test_a_typed_script_that_only_runs_an_apps_is_the_app(temporary: Path) -> None:
+    passing = package(workspaces=["apps/*"], dev="npm run dev -w apps/site", fast="npm run fast -w apps/site")
+    root = lay(temporary, {**MONOREPO, "package.json": passing})
+    for words in ("npm run dev", "env PORT=3000 npm run dev"):
+        found = plan_of(root, ".", *words.split())
+        assert (found.app, shown(found, root), found.cwd) == (
+            "web",
+            f"PORT=3000 {NEXT_DEV}",
+            str(root / SITE),
+        )
+    found = plan_of(root, ".", "npm", "run", "fast")
+    assert (found.app, shown(found, root), found.cwd) == ("web", "PORT=3000 npm run fast", str(root / SITE))
+    found = plan_of(root, ".", "npm", "run", "dev", "--", "--turbo")
+    assert (found.app, found.kind, found.cwd) == (None, "command", str(root))
+
+
 def test_the_folder_of_a_typed_server_is_the_apps(temporary: Path) -> None:
     """By it no folder gets a second Next.js, whatever the words that started it."""
     root = lay(temporary, MONOREPO)

@@ -468,6 +468,66 @@ def test_without_any_app_the_hint_is_a_command_of_ones_own(temporary: Path) -> N
     assert caught.value.hint == "devsup start web -- COMMAND"
 
 
+PASSING_ON = {
+    "npm": "npm run dev -w web-app",
+    "npm, by folder": "npm run dev --workspace=apps/web",
+    "npm, by prefix": "npm --prefix apps/web run dev",
+    "pnpm": "pnpm --filter web-app dev",
+    "yarn": "yarn workspace web-app dev",
+    "bun": "bun run --filter web-app dev",
+    "cd": "cd apps/web && npm run dev",
+    "by another script": "npm run dev:web",
+}
+
+
+@pytest.mark.parametrize("text", PASSING_ON.values(), ids=PASSING_ON)
+def test_a_root_that_only_runs_an_app_is_that_app(temporary: Path, text: str) -> None:
+    """`npm run dev` in the root and in the app's folder are one server, and so they are here."""
+    root = lay(
+        temporary / "shop",
+        {
+            "package.json": package(workspaces=["apps/*"], dev=text, **{"dev:web": "npm run dev -w web-app"}),
+            "apps/web/package.json": {**NEXT, "name": "web-app"},
+            "apps/api/package.json": package(dev="node ."),
+            "apps/ui/package.json": package("react"),
+            "docs": None,
+        },
+    )
+    assert [app.name for app in find_apps(str(root), str(root))] == ["api", "web"]
+    assert choose(str(root), str(root)).name == "web"
+    assert choose(str(root), str(root / "docs")).name == "web"
+    with pytest.raises(Ambiguous):
+        choose(str(root), str(root / "apps/ui"))
+    with pytest.raises(NotFound):
+        choose(str(root), str(root), "shop")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "npm run dev -w web-app -- --turbo",
+        "npm run build -w web-app",
+        "npm run dev -w nobody",
+        "npm run gone -w web-app",
+        "cd apps/web && npm run dev && x",
+        "cd nowhere && npm run dev",
+        "npm run dev",
+        "npm run dev -w back",
+    ],
+)
+def test_a_root_that_does_more_is_an_app_of_its_own(temporary: Path, text: str) -> None:
+    root = lay(
+        temporary / "shop",
+        {
+            "package.json": package(workspaces=["apps/*"], dev=text, name="root"),
+            "apps/web/package.json": {**NEXT, "name": "web-app"},
+            "apps/back/package.json": package(name="back", dev="npm --prefix ../.. run dev"),
+        },
+    )
+    assert {app.name for app in find_apps(str(root), str(root))} >= {"shop", "web"}
+    assert choose(str(root), str(root)).name == "shop"
+
+
 # -- broken files -----------------------------------------------------------------------------------------
 
 BROKEN = '{\n  "name": "x",\n  "dependencies": {"next": "1"}\n  "scripts": {"dev": "next dev"}\n}\n'

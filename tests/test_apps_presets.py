@@ -57,7 +57,7 @@ FAILURES: list[tuple[str, str, str]] = [
     ("expo", "sh: line 1: expo: command not found", NOT_THERE),
     (
         "expo",
-        "Input is required, but 'npx expo' is in non-interactive mode.\nRequired input:\n› Skipping dev server",
+        "Input is required, but 'npx expo' is in non-interactive mode.\n› Skipping dev server",
         BUSY,
     ),
     (

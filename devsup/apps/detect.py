@@ -13,6 +13,7 @@ from devsup.apps import manifest, naming, scripts
 from devsup.apps.folders import Folders
 from devsup.apps.presets import COMMAND, KINDS, SERVERS
 from devsup.apps.project import upward
+from devsup.apps.recognise import script_behind
 from devsup.errors import Ambiguous, DevsupError, NotFound
 from devsup.records import Record
 
@@ -56,12 +57,17 @@ class App(Record):
 
 
 class Survey(Record):
-    """What was seen of a project from ``cwd``: its apps, and the `package.json` files that cannot be used."""
+    """
+    What was seen of a project from ``cwd``: its apps, and the `package.json` files that cannot be used.
+
+    ``aliases`` are folders whose own script only runs that of an app, by the name of that app.
+    """
 
     folders: Folders
     cwd: str
     apps: list[App]
     broken: list[manifest.Broken]
+    aliases: dict[str, str]
 
     @property
     def project(self) -> str:
@@ -85,8 +91,11 @@ class Survey(Record):
         other = False
         for folder in upward(self.cwd, self.project):
             app = self.at(folder)
+            runner = folder in self.aliases or (app is not None and app.kind == COMMAND.name)
+            if app is None and runner:
+                app = self.named(self.aliases[folder])
             if app is not None:
-                return None if other and folder == self.project and app.kind == COMMAND.name else app
+                return None if other and runner and folder == self.project else app
             package = self.folders.package(folder)
             if isinstance(package, manifest.Broken):
                 return None
@@ -179,6 +188,8 @@ def survey(project: str, cwd: str, folders: Folders | None = None) -> Survey:
             broken.append(package)
         elif package is not None and (app := _draft(folders, package)) is not None:
             drafts.append(app)
+    passed_on = _passed_on(folders, drafts)
+    drafts = [app for app in drafts if app.dir not in passed_on]
     # What cannot be read counts, so that a syntax error in one app does not rename its neighbour.
     ghosts = [(b.dir, kind.role) for b in broken for kind in SERVERS if _hints_at(b, kind)]
     roles = [(app.dir, KINDS[app.kind].role) for app in drafts]
@@ -192,7 +203,8 @@ def survey(project: str, cwd: str, folders: Folders | None = None) -> Survey:
         known = any(other == role for _, other in (*roles, *ghosts))
         name = naming.assign(project, [(deep.dir, None if known else role)], names.values())[deep.dir]
         apps.append(deep.replace(name=name))
-    return Survey(folders=folders, cwd=cwd, apps=apps, broken=broken)
+    aliases = {folder: names[target] for folder, target in passed_on.items()}
+    return Survey(folders=folders, cwd=cwd, apps=apps, broken=broken, aliases=aliases)
 
 
 def find_apps(project: str, cwd: str) -> list[App]:
@@ -203,6 +215,21 @@ def find_apps(project: str, cwd: str) -> list[App]:
 def choose(project: str, cwd: str, name: str | None = None) -> App:
     """Return the app that ``name``, or the folder one stands in, means; raise as `Survey.choose` does."""
     return survey(project, cwd).choose(name)
+
+
+def _passed_on(folders: Folders, drafts: list[App]) -> dict[str, str]:
+    """Return the folders whose script only runs the script of an app, each with that app's folder."""
+    scripts_of = {app.dir: app.script for app in drafts}
+    found = {}
+    for app in drafts:
+        package = folders.package(app.dir)
+        if app.kind != COMMAND.name or app.script is None or not isinstance(package, manifest.Package):
+            continue
+        behind = script_behind(package, app.script, folders)
+        if behind is not None and scripts_of.get(behind.folder) == behind.script:
+            found[app.dir] = behind.folder
+    # A chain of them ends at an app; folders that pass on to each other are left as they are.
+    return {folder: target for folder, target in found.items() if target not in found}
 
 
 def _outside_of_generated(project: str, cwd: str) -> str:

@@ -92,7 +92,7 @@ def of_script(
         argv=[*prefix, *found.argv[found.start :]],
         args=len(prefix) + found.args - found.start,
         kind=found.kind,
-        cwd=cwd,
+        cwd=found.cwd if found.local else cwd,
         folder=package.dir,
         needs=Needs(package.dir, manager, install_dir, None) if package.dependencies else None,
         text=package.scripts[str(found.script)],

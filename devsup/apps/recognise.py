@@ -10,7 +10,7 @@ import os
 
 from devsup.apps import manifest, scripts
 from devsup.apps.presets import SERVERS
-from devsup.errors import NotFound
+from devsup.errors import DevsupError, NotFound
 from devsup.records import Record
 
 TYPE_CHECKING = False
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from devsup.apps.folders import Folders
     from devsup.apps.presets import Kind
 
-__all__ = ["Recognised", "recognise"]
+__all__ = ["Recognised", "positional", "recognise", "script_behind"]
 
 #: Options of the package managers that name the folder to work in.
 FOLDER_OPTIONS = frozenset(("-C", "--dir", "--prefix", "--cwd"))
@@ -31,6 +31,9 @@ PACKAGE_OPTIONS = {
 }
 #: Those that work on several packages at once: whatever runs then is no one app.
 MANY = frozenset(("-ws", "--workspaces", "-r", "--recursive", "--parallel", "--filter-prod", "-c", "--call"))
+
+#: How far a script that only runs another package's is followed.
+MAX_HOPS = 4
 
 #: Options of npx and its kin that change nothing once the program is installed.
 HARMLESS = frozenset(
@@ -56,9 +59,10 @@ class Recognised(Record):
     A command that is a script of a package or a known program.
 
     ``argv`` is what was typed and ``args`` the index at which the server's own arguments begin. ``script``
-    is set where a package's script runs, else ``program`` at the index ``at``; with ``local`` the words from
-    ``start`` to ``at`` are a launcher such as npx, and the program installed for ``cwd`` takes their place.
-    ``folder`` is the app's. ``variables`` are those that a leading `env` sets.
+    is set where a package's script runs, else ``program`` at the index ``at``. With ``local`` something in
+    front is left away and it runs in ``cwd``: a launcher such as npx, the words from ``start`` to ``at``, for
+    which the installed program stands in, or a script that only ran this one. ``folder`` is the app's.
+    ``variables`` are those that a leading `env` sets.
     """
 
     argv: list[str]
@@ -83,6 +87,49 @@ def recognise(argv: list[str], folders: Folders, cwd: str) -> Recognised | None:
     :raises NotFound: it runs a script that the package does not have
     :raises ConfigInvalid: the `package.json` that has the script is broken
     """
+    found = _one(argv, folders, cwd)
+    if found is None or found.package is None or argv[found.args :] or "--bun" in argv:
+        return found
+    behind = script_behind(found.package, str(found.script), folders)
+    return behind.replace(variables=found.variables) if behind is not None else found
+
+
+def script_behind(package: manifest.Package, script: str, folders: Folders) -> Recognised | None:
+    """
+    Return the script of another package that ``script`` does nothing but run; None if it does more.
+
+    A root's `npm run dev -w web` is the app `web`, and not a second server in that app's folder.
+    """
+    origin, found = package.dir, None
+    for _ in range(MAX_HOPS):
+        words, folder = _only_call(package.scripts[script], package.dir)
+        if not words or words[0] not in manifest.MANAGERS or scripts.has_hooks(package, script):
+            break
+        try:
+            following = _one(words, folders, folder)
+        except DevsupError:
+            break  # whoever runs it will hear from its package manager what is wrong
+        if following is None or following.package is None or words[following.args :]:
+            break
+        if following.package.dir == package.dir != origin:
+            break
+        package, script = following.package, str(following.script)
+        if package.dir != origin:
+            argv = [str(following.manager), "run", script]
+            found = following.replace(argv=argv, args=len(argv), start=0, cwd=package.dir, local=True)
+    return found
+
+
+def _only_call(text: str, folder: str) -> tuple[list[str], str]:
+    """Return the words of a script that is one plain command, and the folder that a `cd` in front names."""
+    head, both, rest = text.partition("&&")
+    words = scripts.plain_words(head)
+    if both and len(words) == 2 and words[0] == "cd":
+        return scripts.plain_words(rest), os.path.realpath(os.path.join(folder, words[1]))
+    return scripts.plain_words(text), folder
+
+
+def _one(argv: list[str], folders: Folders, cwd: str) -> Recognised | None:
     start, variables = _env_prefix(argv)
     if start >= len(argv):
         return None
