@@ -19,7 +19,10 @@ if os.name != "posix":
         hint="on Windows use WSL 2",
     )
 
-if sys.platform != "linux" or os.environ.get("DEVSUP_SYSTEM") == "portable":
+#: Whether the answers come from psutil: a process started without site-packages has none.
+PORTABLE: bool = sys.platform != "linux" or os.environ.get("DEVSUP_SYSTEM") == "portable"
+
+if PORTABLE:
     from devsup.system.portable import (
         CAPABILITIES,
         all_pids,
@@ -74,6 +77,7 @@ else:
 
 __all__ = [
     "CAPABILITIES",
+    "PORTABLE",
     "Capabilities",
     "Listener",
     "ProcessInfo",
