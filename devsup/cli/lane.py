@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import Any
 
-__all__ = ["Call", "arrange", "cut", "parse"]
+__all__ = ["ALLOWED", "ALLOWED_FOR_TEXT", "Call", "arrange", "cut", "parse"]
+
+#: Modules, beside devsup's own and private ones, that a call may load here: what the standard library needs
+#: for JSON, SQLite, locks and regular expressions. Each further one is paid by every call; a test compares.
+ALLOWED = frozenset(
+    (
+        *("binascii", "collections", "copyreg", "enum", "errno", "fcntl", "functools", "gc", "itertools"),
+        *("json", "keyword", "math", "operator", "re", "reprlib", "select", "signal", "types", "zlib"),
+    )
+)
+#: Only where a text is shown: times since a start, and commands as a shell would read them.
+ALLOWED_FOR_TEXT = ALLOWED | {"datetime", "shlex"}
 
 
 class Call(Record):
