@@ -31,9 +31,14 @@ def run(copy: Installed, rounds: int) -> list[Figure]:
 def bare_server(copy: Installed, port: int) -> subprocess.Popen[bytes]:
     """Start a server without devsup, in a group of its own."""
     return subprocess.Popen(
-        [sys.executable, WEB, "--port", str(port)], cwd=copy.project, env=copy.environ, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, WEB, "--port", str(port)],
+        cwd=copy.project,
+        env=copy.environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def wait_for_answer(port: int) -> None:
