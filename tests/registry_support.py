@@ -11,7 +11,7 @@ import pytest
 
 from devsup.paths import Home
 from devsup.registry import Registry
-from tests.support import ROOT
+from tests.support import ROOT, hear, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,26 +46,28 @@ def open_registry(home: Path) -> Registry:
     return Registry(Home(str(home)), rebuild=list)
 
 
-def race(spawn: Spawn, count: int, code: str, home: Path, *args: object) -> list[str]:
+def race(spawn: Spawn, count: int, code: str, home: Path, *args: object, gate: int = 0) -> list[str]:
     """
     Run `code` in `count` processes that begin at once; return what each printed after the starting gun.
 
-    The code finds its number in `number`; it begins by waiting for the gun.
+    The code finds its number in `number`. With ``gate`` it calls `pause` that many times: nobody goes on from
+    there before all have arrived.
     """
     opening = PRELUDE + "number = int(sys.argv[2])\npause('ready')\n"
     children = [spawn(opening + code, home, number, *args, cwd=ROOT) for number in range(count)]
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n", child.stderr and child.stderr.read()
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write("go\n")
-        child.stdin.flush()
+    heard: list[str] = ["" for _ in children]
+    for turn in range(gate + 1):
+        for number, child in enumerate(children):
+            word = hear(child)
+            assert word, child.stderr and child.stderr.read()
+            heard[number] += word if turn else ""
+        for child in children:
+            say(child)
     answers = []
-    for child in children:
+    for number, child in enumerate(children):
         out, err = child.communicate(timeout=50)
         assert child.returncode == 0, err
-        answers.append(out.strip())
+        answers.append((heard[number] + out).strip())
     return answers
 
 

@@ -161,7 +161,8 @@ def test_the_limit_counts_live_servers_of_this_scope(registry: Registry) -> None
 
 
 def test_without_a_lease_the_port_stays_free(registry: Registry) -> None:
-    registry.reserve(make_row(), dead=[], limit=9, port=3000, log_of=log_of, lease=False)
+    row = make_row(asked_port=3000)
+    registry.reserve(row, dead=[], limit=9, port=3000, log_of=log_of, lease=False)
     assert registry.leases("net") == {}
 
 

@@ -104,58 +104,52 @@ def _fill(address: str, journal: str, rows: list[Row], generation: int, *, annou
         schema.create(connection)
         connection.execute("UPDATE counters SET value = ? WHERE name = 'generation'", (generation,))
         if announce:
-            # Sequence numbers are cursors "for ever": the lost ones were given out at less than one a second
-            # since 1970, so the seconds since then are above all of them.
-            connection.execute(
-                "INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (int(time.time()),)
-            )
+            _raise_numbers(connection)
         for row in rows:
             if row.ended_at is not None:
                 frozen.remember(connection, row)
                 continue
-            insert(connection, row)
-            _recovered(connection, row)
+            _insert_found(connection, row)
         connection.execute("COMMIT")
     finally:
         connection.close()
 
 
 def insert(connection: sqlite3.Connection, row: Row) -> None:
-    """Insert a live row with its description and, where it has a port, its lease."""
+    """Insert a live row and its description."""
     connection.execute(_INSERT_RUN, run_values(row))
-    connection.execute("INSERT OR REPLACE INTO servers VALUES (?, ?)", (row.id, description(row)))
-    port = row.port or row.asked_port
-    if port is not None:
-        connection.execute("INSERT OR IGNORE INTO leases VALUES (?, ?, ?)", (row.netns, port, row.id))
+    connection.execute(
+        "INSERT OR REPLACE INTO servers (id, description) VALUES (?, ?)", (row.id, description(row))
+    )
 
 
 def _raise_numbers(connection: sqlite3.Connection) -> None:
     """
     Begin the numbers of events above all that were lost.
 
-    They are cursors, valid for ever. Events come at less than one a second, taken over the years, so the
-    seconds since 1970 are above every number that was given out.
+    They are cursors, valid for ever. Events come at far less than one a millisecond, so the milliseconds
+    since 1970 are above every number that was given out.
     """
-    seconds = int(time.time())
     raised = connection.execute(
-        "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (seconds,)
+        "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'events'", (now_ms(),)
     )
     if raised.rowcount == 0:
-        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (seconds,))
+        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (now_ms(),))
 
 
-def _recovered(connection: sqlite3.Connection, row: Row) -> None:
+def _insert_found(connection: sqlite3.Connection, row: Row) -> None:
+    """Insert a row that was found by its processes, with a lease of its port and an event."""
+    insert(connection, row)
+    port = row.port or row.asked_port
+    if port is not None:
+        connection.execute(
+            "INSERT OR IGNORE INTO leases (netns, port, id) VALUES (?, ?, ?)", (row.netns, port, row.id)
+        )
+    leader = row.leader.pid if row.leader else None
     connection.execute(
         "INSERT INTO events (time, type, session, project, server, generation, pid, reason)"
         " VALUES (?, 'recovered', ?, ?, ?, ?, ?, 'the registry was rebuilt')",
-        (
-            now_ms(),
-            row.session,
-            text(row.project),
-            row.id,
-            row.generation,
-            row.leader.pid if row.leader else None,
-        ),
+        (now_ms(), row.session, text(row.project), row.id, row.generation, leader),
     )
 
 
@@ -167,6 +161,7 @@ def adopt(connection: sqlite3.Connection, rows: list[Row], floor: int) -> tuple[
     """
     added = 0
     connection.execute("BEGIN IMMEDIATE")
+    _raise_numbers(connection)
     for row in rows:
         if row.ended_at is not None:
             continue  # this registry has a history of its own
@@ -182,12 +177,10 @@ def adopt(connection: sqlite3.Connection, rows: list[Row], floor: int) -> tuple[
             " OR folder = ?5))",
             (row.id, row.scope, project, row.session, folder),
         )
-        insert(connection, row)
-        _recovered(connection, row)
+        _insert_found(connection, row)
         added += 1
     connection.execute("DELETE FROM leases WHERE id NOT IN (SELECT id FROM runs)")
     connection.execute("DELETE FROM servers WHERE id NOT IN (SELECT id FROM runs)")
-    _raise_numbers(connection)
     [(generation,)] = connection.execute(
         "UPDATE counters SET value = max(value, ?) WHERE name = 'generation' RETURNING value", (floor,)
     ).fetchall()

@@ -325,8 +325,10 @@ def ended_event(db: Database, row: Row, by: str | None) -> None:
 
 def next_generation(db: Database) -> int:
     """Give out the next generation; nobody ever gets it again."""
+    # The lock file knows better where somebody has put an older copy of the database back.
     [(generation,)] = db.execute(
-        "UPDATE counters SET value = value + 1 WHERE name = 'generation' RETURNING value"
+        "UPDATE counters SET value = max(value, ?) + 1 WHERE name = 'generation' RETURNING value",
+        (db.lock.generation(),),
     ).fetchall()
     db.lock.write_generation(generation)
     return int(generation)

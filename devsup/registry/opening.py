@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from devsup.models import Row
     from devsup.paths import Home
 
-__all__ = ["Database", "open_database", "repair"]
+__all__ = ["Damaged", "Database", "is_newer", "open_database", "repair"]
 
 #: More rounds than this mean that somebody undoes our work each time.
 _ROUNDS = 8
@@ -187,6 +187,12 @@ def _verify(connection: sqlite3.Connection, seen: int, *, any_schema: bool) -> N
         raise _Outdated
 
 
+def is_newer(connection: sqlite3.Connection) -> bool:
+    """Tell whether a newer devsup has migrated this registry."""
+    [(version,)] = connection.execute("PRAGMA user_version").fetchall()
+    return bool(version > schema.VERSION)
+
+
 def _open_alone(home: Home, lock: FileLock, error: Starved, *, any_schema: bool) -> Database:
     """
     Open for reading where not even the shared memory file of a WAL can be made: on a full disk.
@@ -261,8 +267,9 @@ def _living(rows: list[Row]) -> int:
 
 
 def _found(count: int) -> str:
-    servers = {0: "no server was", 1: "1 server was"}.get(count, f"{count} servers were")
-    return f"{servers} found by their processes" if count != 1 else f"{servers} found by its processes"
+    if count == 0:
+        return "no running server was found"
+    return "1 running server was found" if count == 1 else f"{count} running servers were found"
 
 
 def _settle(

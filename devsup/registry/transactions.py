@@ -15,7 +15,7 @@ from devsup.errors import RegistryUnusable
 from devsup.registry._sqlite import sqlite3
 from devsup.registry.codec import Undecodable
 from devsup.registry.failures import Damaged, Starved, translate, unusable
-from devsup.registry.opening import open_database, repair
+from devsup.registry.opening import is_newer, open_database, repair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Transactions:
         except sqlite3.Error as error:
             raise translate(error, self.home, db.inode) from error
         except Undecodable as error:
-            if db.checked:
+            if db.checked or not is_newer(db.connection):
                 raise Damaged(str(error), db.inode) from error
             # A newer devsup may write what this one cannot read; that is no reason to move its registry away.
             raise RegistryUnusable(f"{error} by this devsup", hint="upgrade devsup") from error
