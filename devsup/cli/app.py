@@ -346,6 +346,10 @@ def parse(argv: Sequence[str], *, as_json: bool, pretty: bool = False) -> Call |
             )
     except typer.TyperException as error:
         raise _usage_error(error, words) from error
+    except SystemExit as end:  # a completion script was shown or installed
+        if end.code:
+            raise
+        return shown.getvalue()
     if isinstance(result, Call):
         return result
     if as_json and not {"-h", "--help"} & set(words):
