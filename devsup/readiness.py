@@ -179,11 +179,12 @@ class Probe:
             if not ended and len(text) < _ANSWER_LIMIT:
                 return None
             return Answer(0, tls=not text)
-        if self._whole_body and not ended and len(body) < _length(head):
-            return None
         words = head.split(b" ", 2)
         status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-        return Answer(status, head, body, tls=status == _CLEAR_TEXT_REFUSED and b"HTTPS" in body)
+        refused = status == _CLEAR_TEXT_REFUSED
+        if (self._whole_body or refused) and not ended and len(body) < _length(head):
+            return None
+        return Answer(status, head, body, tls=refused and b"HTTPS" in body)
 
 
 #: Some TLS servers answer clear text with an HTTP error that says so.

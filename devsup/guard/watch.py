@@ -50,6 +50,8 @@ class Watch:
         self.helpers: frozenset[int] = frozenset()
         self._probe: Probe | None = None
         self._candidate: Found | None = None
+        #: What to accept if the TLS helper fails: a server that has answered in clear text after all.
+        self._in_clear: Found | None = None
         self._candidate_since = 0.0
         self._deadline = 0.0
         self.due: float | None = None
@@ -129,12 +131,13 @@ class Watch:
     def _judge(self, answer: Answer) -> Found | None:
         found = self._candidate
         self._drop()
-        if answer.status and found is not None and self._is_ours(answer):
-            if readiness.still_listens(found.listener.inode):
+        if found is not None:
+            answered = bool(answer.status) and self._is_ours(answer)
+            if answer.tls:
+                self._start_helper(found.replace(scheme="https"), in_clear=found if answered else None)
+                return None
+            if answered and readiness.still_listens(found.listener.inode):
                 return self._accept(found)
-        elif answer.tls and found is not None:
-            self._start_helper(found.replace(scheme="https"))
-            return None
         self._again(_ASK_AGAIN)
         return None
 
@@ -149,8 +152,8 @@ class Watch:
             return True
         return os.path.realpath(_unquoted(root)) == os.path.realpath(self._job.cwd)
 
-    def _start_helper(self, found: Found) -> None:
-        self._candidate = found
+    def _start_helper(self, found: Found, *, in_clear: Found | None = None) -> None:
+        self._candidate, self._in_clear = found, in_clear
         path = self._paths[self._asked % len(self._paths)]
         argv = readiness.tls_helper_argv(sys.executable, found.listener, path)
         null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
@@ -171,8 +174,8 @@ class Watch:
             self.due = now + _ASK_AGAIN
             return None
         self.helpers = frozenset()
-        found = self._candidate
-        if status == 0 and found is not None and readiness.still_listens(found.listener.inode):
+        found = self._candidate if status == 0 else self._in_clear
+        if found is not None and readiness.still_listens(found.listener.inode):
             return self._accept(found)
         self._again(_ASK_AGAIN)
         return None
