@@ -26,7 +26,7 @@ from devsup.guard.table import TRANSITIONS, Happening
 from devsup.guard.watch import Watch
 from devsup.models import Identity, State
 from devsup.paths import Home
-from devsup.readiness import Found, url_of
+from devsup.readiness import Found, find, url_of
 from devsup.registry import Registry, recovery
 from devsup.tree import MARKER, Marker, Tree
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.guard.job import Job
+    from devsup.models import StopClaim
     from devsup.shutdown import Ended
 
 __all__ = ["Guard", "main"]
@@ -50,8 +51,8 @@ REPLACE_WITHIN = 3.0
 REPLACE_WITHOUT_LEADER = 1.0
 #: Pauses between tries to write the end of a server to a registry that cannot be written.
 _WRITE_PAUSES = (0.1, 0.5, 2.0, 5.0)
-#: Poll interval for processes where the system gives no descriptor for them.
-_WITHOUT_PIDFD = 1.0
+#: Poll interval for processes of whose end nothing tells: there is no descriptor of them, no SIGCHLD.
+_UNTOLD = 1.0
 
 _UP_STATES = (State.STARTING, State.RUNNING, State.READY, State.UNHEALTHY)
 _WAKE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
@@ -133,9 +134,14 @@ class Guard:
         if self.lost_at is not None and (self.state is State.READY or self.left is not None):
             times.append(self._lost_deadline())
         due = [when for when in times if when is not None]
-        if not system.CAPABILITIES.pidfd:
-            due.append(time.monotonic() + _WITHOUT_PIDFD)
+        if not system.CAPABILITIES.pidfd or self._hears_of_nobody():
+            due.append(time.monotonic() + _UNTOLD)
         return max(0.0, min(due) - time.monotonic()) * 1e3 + 1 if due else None
+
+    def _hears_of_nobody(self) -> bool:
+        """Tell whether what is left of the tree could end without a signal to this process."""
+        orphans_come = system.CAPABILITIES.subreaper and not self.adopt
+        return self.left is not None and not orphans_come and "listener" not in self.handles
 
     def _hear(self) -> None:
         for number in os.read(self.wake_read, 256):
@@ -195,7 +201,7 @@ class Guard:
         clean = self._is_portless() and code == 0
         if self.state is State.READY and self.lost_at is None and rest:
             return  # npm killed by hand, say: its tree serves on
-        if rest and clean:
+        if rest and clean and self.lost_at is None:
             return  # it has put itself into the background
         if rest and self.lost_at is not None and now < self._lost_deadline():
             return
@@ -244,6 +250,8 @@ class Guard:
         self.state = row.state if row.state in _UP_STATES else State.STARTING
         self.was_up = self.state is not State.STARTING
         self.launched_at = time.monotonic()
+        if self.state is State.READY and find(self.tree(), asked=None, log=self.job.log) is None:
+            self.lost_at = self.launched_at  # its listener ended while nobody looked
         if self.leader is not None:
             self._watch_process("leader", self.leader)
         self._say("c")
@@ -266,15 +274,14 @@ class Guard:
             "listener_inode": found.listener.inode,
         }
         if again:
-            self.registry.update(self.job.id, self.generation, **place)
+            self._write(**place)
         else:
             self._become(Happening.SERVING, event="ready", ready_at=now_ms(), **place)
         self._say("r")
 
     def _obey(self) -> None:
         self.asked_to_stop = False
-        row = self.registry.row(self.job.id)
-        claim = row.stop if row is not None and row.generation == self.generation else None
+        claim = self._claim()
         if claim is not None and claim.purpose == "restart":
             if TRANSITIONS[self.state][Happening.RESTART] is not None:
                 self._restart(grace=claim.grace)
@@ -286,6 +293,15 @@ class Guard:
         ended = self._shut_down(grace=grace, sweep=claim is not None and claim.sweep)
         by = f"pid {claim.by.pid}" if claim is not None else "signal"
         self._end(State.STOPPED, ended=ended, reason="stop" if claim is not None else "signal", by=by)
+
+    def _claim(self) -> StopClaim | None:
+        """Return how this generation is to be stopped; None where nobody has written that down."""
+        try:
+            row = self.registry.row(self.job.id)
+        except (DevsupError, sqlite3.Error, OSError) as error:
+            _log(f"cannot read who asks: {error}")
+            return None
+        return row.stop if row is not None and row.generation == self.generation else None
 
     def _restart(self, *, grace: float) -> None:
         self.state = State.RESTARTING
@@ -326,6 +342,7 @@ class Guard:
         port = self.listener.listener.port if self.listener is not None else self.job.port
         ended = shutdown.end(self.tree(), grace=grace, sweep=sweep, port=port, group=group, reap=self._reap)
         self._see_leader()
+        self._forget_handle("listener")  # of a dead process it would be ready for ever
         return ended
 
     def _end(
@@ -370,11 +387,15 @@ class Guard:
         state = TRANSITIONS[self.state][happening]
         if state is None:
             return
-        try:
-            self.registry.update(self.job.id, self.generation, state=state, **fields)
-        except (DevsupError, sqlite3.Error, OSError) as error:
-            _log(f"cannot write `{state.value}`: {error}")
+        self._write(state=state, **fields)
         self.state = state
+
+    def _write(self, **fields: Any) -> None:
+        # Whatever is the matter with the registry, the server is still to be guarded.
+        try:
+            self.registry.update(self.job.id, self.generation, **fields)
+        except (DevsupError, sqlite3.Error, OSError) as error:
+            _log(f"cannot write {fields}: {error}")
 
     # -- processes -----------------------------------------------------------------------------------
 
