@@ -45,7 +45,10 @@ class Gated(Record):
 
         :raises ExecFailed: it could not; the child has ended
         """
-        os.write(self.gate, b"g")
+        try:
+            os.write(self.gate, b"g")
+        except BrokenPipeError:
+            pass  # it was killed at the gate: its end is seen as any other
         os.close(self.gate)
         poll = select.poll()
         poll.register(self.report, select.POLLIN)
