@@ -7,6 +7,7 @@ whose pipes are read to their end is not held up by it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import sys
@@ -71,10 +72,11 @@ def spawn(job: Job, environ: Mapping[str, str], *, mode: str, log: str) -> Heari
     label = f"{job.session} of {job.project}"
     argv = [sys.executable, "-I", "-S", main, job.home, job.id, str(job.generation), mode, label]
     read, write = os.pipe()
-    if write == _PIPE:
-        # Duplicating a descriptor onto itself leaves it close-on-exec.
-        write, spare = os.dup(write), write
-        os.close(spare)
+    if write <= _PIPE:
+        # Duplicating a descriptor onto itself leaves it close-on-exec; and a caller without standard streams
+        # is given their numbers, which are the guard's log in a moment.
+        write, low = fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, _PIPE + 1), write
+        os.close(low)
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
