@@ -20,12 +20,14 @@ import pytest
 
 from devsup.paths import Home
 from devsup.registry import Registry
-from tests.support import SERVERS, fetch, is_listening, processes_of, server_argv, wait_until
+from tests.support import SERVERS, Answer, fetch, is_listening, processes_of, server_argv, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from subprocess import Popen
 
-    from tests.support import Answer, Devsup
+    from devsup.models import Row
+    from tests.support import Devsup
 
 __all__ = ["LINUX_ONLY", "Servers", "alive", "expo_app", "next_app", "pid_at", "process", "script"]
 
@@ -123,6 +125,16 @@ class Servers:
         """Return what a server has printed."""
         return Path(server["log"]).read_text(errors="replace")
 
+    def rows(self) -> list[Row]:
+        """Return what the registry holds."""
+        return Registry(Home(str(self.home))).rows()
+
+    @staticmethod
+    def answer(child: Popen[str], out: str, err: str) -> Answer:
+        """Return what a `devsup` that was started by `devsup_popen` has said."""
+        assert isinstance(child.args, list)
+        return Answer(tuple(map(str, child.args)), child.returncode, out, err)
+
     def events(self, server: Mapping[str, Any]) -> list[str]:
         """Return the types of the events of one server, oldest first."""
         events = Registry(Home(str(self.home))).events()
@@ -131,6 +143,14 @@ class Servers:
     def nothing_is_left(self, *ports: int | None) -> None:
         """Fail unless no process of this home lives, the ``ports`` are free and the list is empty."""
         assert processes_of(self.home) == []
+        self._forgotten(*ports)
+
+    def nothing_stays(self, *ports: int | None) -> None:
+        """Fail as `nothing_is_left`, but wait for what ends by itself: Next's flush, a guard without a server."""
+        wait_until(lambda: processes_of(self.home) == [], 5)
+        self._forgotten(*ports)
+
+    def _forgotten(self, *ports: int | None) -> None:
         for port in ports:
             assert port is not None
             assert not is_listening(port)

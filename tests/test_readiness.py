@@ -1,0 +1,505 @@
+"""Ready means that our tree answers on its own socket; nothing less does, and nothing else is waited for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.serving import Servers, alive, expo_app, next_app, pid_at, process, script
+from tests.support import fetch, free_port, is_listening, server_argv, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support import Devsup, DevsupPopen, StandIn
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
+
+
+@pytest.fixture
+def servers(devsup: Devsup, home: Path, project: Path) -> Servers:
+    return Servers(devsup, home, project)
+
+
+def failed(servers: Servers, name: str, *command: object, port: int | None = None) -> dict[str, Any]:
+    """Start a server that ends before it is ready, and return the details of the error."""
+    answer = servers.try_start(name, *command, port=port)
+    assert (answer.code, answer.error["code"]) == (5, "exited_early"), answer
+    details = answer.error["details"]
+    assert isinstance(details, dict)
+    return details
+
+
+# -- looks ready, and is not -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [1, 0])
+def test_ready_with_an_open_port_and_then_gone(servers: Servers, code: int) -> None:
+    """Next.js 16 says Ready before it has its lock and its config; 15 then even exits with 0."""
+    next_app(servers.project, *server_argv("ready_then_exit", "--after", "0.4", "--code", code))
+    port = free_port()
+    details = failed(servers, "web", port=port)
+    assert (details["exit_code"], details["signal"]) == (code, None)
+    assert "✓ Ready in" in details["log_tail"]
+    assert details["cause"] == "next.config fails to load"
+    assert "ready" not in servers.events(details["server"])
+    servers.nothing_stays(port)
+
+
+@pytest.mark.parametrize("kind", ["command", "expo"])
+def test_a_port_that_opens_for_a_moment_is_not_ready(servers: Servers, kind: str) -> None:
+    """Expo tests its port by listening on it."""
+    port = free_port()
+    if kind == "expo":
+        expo_app(servers.project, *server_argv("metro_like", "--gap", "0.5"))
+        server = servers.start("mobile", port=port)
+    else:
+        server = servers.stand_in("web", "port_blink", "--gap", "0.5", port=port)
+    assert fetch(server["url"])[0] == 200
+    text = servers.log(server)
+    assert "Waiting on" in text  # printed after the second opening
+    servers.stop(server["pid"])
+    servers.nothing_stays(port)
+
+
+#: Waits for the file `go` before it becomes the rest of its command line.
+GATE = """
+import os
+from stand_in import pause
+open("at the gate", "w").close()
+while not os.path.exists("go"):
+    pause(0.01)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "cause", "said"),
+    [
+        (["exit_zero"], 0, "the port is already in use", "EADDRINUSE"),
+        (["web"], 1, "the port is already in use", "already in use"),
+        (["next_like"], 1, "the port is already in use", "EADDRINUSE"),
+    ],
+    ids=["exits with 0", "exits with 1", "Next.js 16"],
+)
+def test_a_port_taken_between_check_and_bind(
+    servers: Servers,
+    devsup_popen: DevsupPopen,
+    stand_in: StandIn,
+    program: list[str],
+    code: int,
+    cause: str,
+    said: str,
+) -> None:
+    """The stranger answers on the port asked for while ours dies: its answers are not ours."""
+    gate = script(servers.project, "gate", GATE)
+    next_app(servers.project, *gate, *server_argv(*program))
+    _lose_the_port(servers, devsup_popen, stand_in, "web", code, cause, said)
+
+
+def test_expo_that_skips_a_taken_port_has_failed(
+    servers: Servers, devsup_popen: DevsupPopen, stand_in: StandIn
+) -> None:
+    """Expo 53 asks whether to use another one, gets no answer, and exits with 0."""
+    gate = script(servers.project, "gate", GATE)
+    expo_app(servers.project, *gate, *server_argv("metro_like", "--skip-code", "0"))
+    cause = "the port is already in use"
+    _lose_the_port(servers, devsup_popen, stand_in, "mobile", 0, cause, "Skipping dev server")
+
+
+def _lose_the_port(
+    servers: Servers,
+    devsup_popen: DevsupPopen,
+    stand_in: StandIn,
+    app: str,
+    code: int,
+    cause: str,
+    said: str,
+) -> None:
+    port = free_port()
+    starting = devsup_popen("start", app, "--json", "--port", port)
+    wait_until((servers.project / "at the gate").exists, 30)
+    stranger = stand_in("web", "--port", port)
+    wait_until(lambda: is_listening(port))
+    (servers.project / "go").touch()
+    out, err = starting.communicate(timeout=50)
+    answer = servers.answer(starting, out, err)
+    assert (answer.code, answer.error["code"]) == (5, "exited_early"), answer
+    details = answer.error["details"]
+    assert (details["exit_code"], details["cause"]) == (code, cause)
+    assert said in details["log_tail"]
+    assert pid_at(port) == stranger.pid
+    assert servers.listed() == []
+
+
+def test_a_failed_start_with_0_though_the_port_was_open(servers: Servers) -> None:
+    next_app(servers.project, *server_argv("exit_zero", "--always"))
+    port = free_port()
+    details = failed(servers, "web", port=port)
+    assert (details["exit_code"], details["cause"]) == (0, "there is no `app` or `pages` folder")
+    servers.nothing_stays(port)
+
+
+# -- ready, and where ------------------------------------------------------------------------------
+
+
+def test_a_server_that_moved_to_another_port_is_found_there(
+    servers: Servers, devsup_popen: DevsupPopen, stand_in: StandIn
+) -> None:
+    port = free_port()
+    command = [*script(servers.project, "gate", GATE), *server_argv("port_mover")]
+    starting = devsup_popen(*servers.start_args("web", *command, port=port))
+    wait_until((servers.project / "at the gate").exists, 30)
+    stranger = stand_in("web", "--port", port)
+    wait_until(lambda: is_listening(port))
+    (servers.project / "go").touch()
+    out, err = starting.communicate(timeout=50)
+    answer = servers.answer(starting, out, err)
+    server = answer.data["server"]
+    assert server["port"] != port
+    assert server["url"] == f"http://localhost:{server['port']}"
+    assert pid_at(server["url"]) == server["pid"] != stranger.pid
+    assert any(str(port) in note and str(server["port"]) in note for note in answer.notes), answer.notes
+    result = servers.stop("web")
+    assert (result["outcome"], result["port_free"]) == ("stopped", True)
+    assert pid_at(port) == stranger.pid
+    servers.nothing_stays(server["port"])
+
+
+@pytest.mark.parametrize("kind", ["command", "next"])
+@pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("", "localhost")])
+def test_the_url_names_the_address_it_listens_on(servers: Servers, kind: str, host: str, url: str) -> None:
+    """`localhost` may mean either address, so it is said only where both answer."""
+    port = free_port()
+    if kind == "next":
+        next_app(servers.project, *server_argv("next_like", *(["-H", host] if host else [])))
+        server = servers.start("web", port=port)
+    else:
+        server = servers.stand_in("web", "web", *(["--host", host] if host else []), port=port)
+    assert (server["port"], server["url"]) == (port, f"http://{url}:{port}")
+    assert pid_at(server["url"])
+    assert servers.stop("web")["port_free"]
+    servers.nothing_stays(port)
+
+
+@pytest.mark.parametrize("kind", ["command", "next"])
+def test_a_server_of_tls_alone_has_an_https_url(servers: Servers, kind: str) -> None:
+    port = free_port()
+    if kind == "next":
+        next_app(servers.project, *server_argv("tls_web"))
+        server = servers.start("web", port=port)
+    else:
+        server = servers.stand_in("web", "tls_web", port=port)
+    assert server["url"] == f"https://localhost:{port}"
+    servers.stop("web")
+    servers.nothing_stays(port)
+
+
+POLITE_TLS = """
+import os, socket, ssl
+from stand_in import SERVERS, listen, obey, render, wanted_port
+obey()
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(os.path.join(sys.path[0], "localhost.pem"))
+listener = listen(wanted_port())
+while True:
+    connection = listener.accept()[0]
+    connection.settimeout(5)
+    try:
+        if connection.recv(1, socket.MSG_PEEK) == b"G":
+            connection.recv(65536)
+            text = "Client sent an HTTP request to an HTTPS server."
+            connection.sendall(render((400, {}, text)))
+        else:
+            with context.wrap_socket(connection, server_side=True) as secure:
+                secure.recv(65536)
+                secure.sendall(render((200, {}, "yes")))
+    except OSError:
+        pass
+    connection.close()
+""".replace("SERVERS, ", "")
+
+
+def test_a_tls_server_that_answers_clear_text_with_an_error(servers: Servers) -> None:
+    """It prints no address: only its answer tells."""
+    next_app(servers.project, *script(servers.project, "polite", POLITE_TLS))
+    port = free_port()
+    assert servers.start("web", port=port)["url"] == f"https://localhost:{port}"
+    servers.stop("web")
+    servers.nothing_stays(port)
+
+
+def test_a_server_whose_page_is_broken_is_ready(servers: Servers) -> None:
+    """The page does not compile; the server is up, and the next edit mends it."""
+    next_app(servers.project, *server_argv("broken_page"))
+    port = free_port()
+    server = servers.start("web", port=port)
+    assert server["state"] == "ready"
+    assert fetch(server["url"])[0] == 500
+    servers.stop("web")
+    servers.nothing_stays(port)
+
+
+def test_next_without_the_status_route_is_ready(servers: Servers) -> None:
+    next_app(servers.project, *server_argv("next_like", "--no-status"))
+    port = free_port()
+    server = servers.start("web", port=port)
+    assert (server["kind"], server["state"]) == ("next", "ready")
+    assert "GET / " not in servers.log(server)  # a probe of a page would compile it and log a line
+    servers.stop("web")
+    servers.nothing_stays(port)
+
+
+# -- not ready yet ---------------------------------------------------------------------------------
+
+SLOW_TO_WAKE = """
+import os
+from stand_in import answer, listen, obey, serve, wanted_port
+obey()
+waiting = []
+
+def reply(method, path):
+    if os.path.exists("wake"):
+        return answer(method, path)
+    return None
+
+serve(listen(wanted_port()), answer=reply)
+"""
+
+
+def test_a_server_that_never_answers_goes_on_starting(servers: Servers) -> None:
+    """It accepts connections and is silent, as a hung one; `devsup wait` sees it through."""
+    next_app(servers.project, *script(servers.project, "slow", SLOW_TO_WAKE))
+    port = free_port()
+    answer = servers.try_start("web", port=port, flags=["--timeout", "1"])
+    assert (answer.code, answer.error["code"], answer.error["retryable"]) == (6, "not_ready", True)
+    assert is_listening(port)
+    server = answer.json["data"]["server"]
+    assert (server["state"], server["url"], server["ready_at"]) == ("starting", None, None)
+    assert "devsup wait" in answer.error["hint"]
+
+    again = servers.devsup("wait", "web", "--timeout", "0.3", "--json")
+    assert (again.code, again.json["data"]["server"]["pid"]) == (6, server["pid"])
+
+    (servers.project / "wake").touch()
+    ready = servers.devsup("wait", "web", "--json").data
+    assert (ready["server"]["state"], ready["server"]["pid"]) == ("ready", server["pid"])
+    assert pid_at(ready["server"]["url"]) == server["pid"]
+    servers.stop("web")
+    servers.nothing_stays(port)
+
+
+def test_a_silent_server_can_be_stopped(servers: Servers) -> None:
+    next_app(servers.project, *server_argv("silent"))
+    port = free_port()
+    assert servers.try_start("web", port=port, flags=["--timeout", "0.5"]).code == 6
+    assert servers.stop("web")["outcome"] == "stopped"
+    servers.nothing_stays(port)
+
+
+def test_the_metro_of_another_folder_is_not_ours(servers: Servers) -> None:
+    expo_app(servers.project, *server_argv("metro_like", "--gap", "0", "--stranger", "/somewhere/else"))
+    port = free_port()
+    answer = servers.try_start("mobile", port=port, flags=["--timeout", "1"])
+    assert (answer.code, answer.json["data"]["server"]["state"]) == (6, "starting")
+    assert fetch(f"http://127.0.0.1:{port}/status")[1] == "packager-status:running"
+    servers.stop("mobile")
+    servers.nothing_stays(port)
+
+
+def test_metro_of_a_folder_with_a_strange_name_is_ours(servers: Servers, devsup: Devsup) -> None:
+    """Its header is URI-encoded."""
+    folder = servers.project / "möbile app%20"
+    folder.mkdir()
+    expo_app(folder, *server_argv("metro_like", "--gap", "0", "--localhost"))
+    port = free_port()
+    server = devsup("start", "mobile", "--json", "--port", port, cwd=folder).data["server"]
+    assert (server["state"], server["url"]) == ("ready", f"http://127.0.0.1:{port}")
+    servers.stop(server["pid"])
+    servers.nothing_stays(port)
+
+
+# -- a listener that is replaced -------------------------------------------------------------------
+
+
+def test_a_replaced_listener_is_followed(servers: Servers) -> None:
+    """Next.js starts its server anew when its config was edited: a new pid after 0.2 s on the same port."""
+    (servers.project / "next.config.mjs").write_text("export default {}\n")
+    next_app(servers.project, *server_argv("next_like"))
+    port = free_port()
+    server = servers.start("web", port=port)
+    old = process(pid_at(server["url"]))
+    (servers.project / "next.config.mjs").write_text("export default { edited: true }\n")
+    wait_until(lambda: not alive(old))
+    now = servers.state_becomes("web", "ready")
+    assert (now["pid"], now["port"], now["url"]) == (server["pid"], port, server["url"])
+    assert pid_at(now["url"]) != old.pid
+    assert servers.stop("web")["signals"] == ["SIGTERM"]
+    servers.nothing_stays(port)
+
+
+def test_a_config_that_breaks_while_it_runs_is_a_crash(servers: Servers) -> None:
+    (servers.project / "next.config.mjs").write_text("export default {}\n")
+    next_app(servers.project, *server_argv("next_like"))
+    port = free_port()
+    servers.start("web", port=port)
+    (servers.project / "next.config.mjs").write_text("throw new Error('boom')\n")
+    crashed = servers.state_becomes("web", "crashed")
+    assert crashed["exit_code"] == 1
+    servers.devsup("stop", "web")
+    servers.nothing_stays(port)
+
+
+MOVING = """
+import os, signal
+from stand_in import listen, obey, out, pause, serve, shown, start, wanted_port
+if len(sys.argv) == 3:
+    obey()
+    listener = listen(int(sys.argv[2]))
+    out(f"- Local:  {shown('', int(sys.argv[2]))}")
+    serve(listener)
+def listener_on(port):
+    return start([sys.executable, sys.argv[0], "on", str(port)])
+child = listener_on(wanted_port())
+while not os.path.exists("move"):
+    pause(0.01)
+os.kill(child, signal.SIGTERM)
+os.waitpid(child, 0)
+with open("move") as file:
+    child = listener_on(file.read())
+os.waitpid(child, 0)
+"""
+
+
+def test_a_listener_is_followed_to_a_port_that_another_server_has_leased(servers: Servers) -> None:
+    """The lease keeps two starts apart; what a server does later is only reported."""
+    leased, elsewhere, port = free_port(), free_port(), free_port()
+    servers.stand_in("other", "web", "--port", elsewhere, port=leased)
+    moving = script(servers.project, "moving", MOVING)
+    server = servers.start("web", *moving, port=port)
+    temporary = servers.project / "move.new"
+    temporary.write_text(str(leased))
+    temporary.rename(servers.project / "move")
+
+    def followed() -> bool:
+        now = servers.find("web")
+        return (now["state"], now["url"]) == ("ready", f"http://localhost:{leased}")
+
+    wait_until(followed)
+    assert pid_at(leased) != server["pid"]
+    # Written down too, not only seen by who looks: the guard has followed it.
+    rows = servers.rows()
+    wait_until(lambda: {row.session: row.port for row in servers.rows()}["dev_server_web"] == leased)
+    assert {row.session: row.asked_port for row in rows}["dev_server_web"] == port
+    for name in ("web", "other"):
+        assert servers.stop(name)["outcome"] == "stopped"
+    servers.nothing_stays(port, leased, elsewhere)
+
+
+GOING = """
+import os
+from stand_in import listen, obey, pause, serve, sleep_forever, wanted_port
+obey()
+if os.fork() == 0:
+    serve(listen(wanted_port()))
+sleep_forever()
+"""
+
+
+def test_a_server_without_a_listener_is_unhealthy_and_well_again_with_one(servers: Servers) -> None:
+    """Nothing took the place of the listener; the tree lives and may still think better of it."""
+    code = GOING.replace(
+        "sleep_forever()\n",
+        'while not os.path.exists("again"):\n    pause(0.01)\nserve(listen(wanted_port()))\n',
+    )
+    port = free_port()
+    server = servers.start("web", *script(servers.project, "going", code), port=port)
+    process(pid_at(server["url"])).kill()
+    wait_until(lambda: "unhealthy" in servers.events(server), 15)
+    assert servers.find("web")["state"] == "unhealthy"
+    (servers.project / "again").touch()
+    wait_until(lambda: servers.events(server).count("ready") == 2)
+    assert pid_at(servers.find("web")["url"]) == server["pid"]
+    servers.stop("web")
+    servers.nothing_stays(port)
+
+
+# -- commands without a port -----------------------------------------------------------------------
+
+
+def test_a_command_without_a_port_runs_after_a_second(servers: Servers) -> None:
+    answer = servers.try_start("job", sys.executable, "-c", "import signal; signal.pause()")
+    server = answer.data["server"]
+    assert (server["state"], server["port"], server["url"]) == ("running", None, None)
+    assert answer.data["waited_ms"] >= 1000
+    assert servers.find("job")["state"] == "running"
+    result = servers.stop("job")
+    assert (result["outcome"], result["port_free"]) == ("stopped", None)
+    servers.nothing_stays()
+
+
+def test_a_command_without_a_port_is_ready_when_its_tree_listens(servers: Servers) -> None:
+    port = free_port()
+    command = server_argv("npm_like", "--port", port)
+    answer = servers.try_start("job", *command)
+    server = answer.data["server"]
+    assert (server["state"], server["port"], server["url"]) == ("ready", port, f"http://localhost:{port}")
+    assert servers.stop("job")["port_free"]
+    servers.nothing_stays(port)
+
+
+def test_a_command_that_listens_late_is_ready_then(servers: Servers) -> None:
+    port = free_port()
+    server = servers.stand_in("job", "web", "--delay", "1.5", "--port", port)
+    assert server["state"] == "running"
+    now = servers.state_becomes("job", "ready")
+    assert (now["port"], now["url"]) == (port, f"http://localhost:{port}")
+    servers.stop("job")
+    servers.nothing_stays(port)
+
+
+def test_a_command_without_a_port_may_end_with_0(servers: Servers) -> None:
+    answer = servers.try_start("job", sys.executable, "-c", "print('done')")
+    server = answer.data["server"]
+    assert (server["state"], server["exit_code"], server["signal"]) == ("exited", 0, None)
+    assert servers.log(server) == "done\n"
+    servers.nothing_stays()
+
+
+def test_a_command_that_ran_may_end_with_0_later(servers: Servers) -> None:
+    code = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)"
+    assert servers.start("job", sys.executable, "-c", code)["state"] == "running"
+    (servers.project / "go").touch()
+    assert servers.state_becomes("job", "exited")["exit_code"] == 0
+
+
+def test_a_command_that_fails_is_told_with_its_last_words(servers: Servers) -> None:
+    details = failed(servers, "job", *server_argv("crasher", "--code", "3"))
+    assert (details["exit_code"], details["signal"]) == (3, None)
+    assert details["log_tail"].endswith("Error: Cannot find module 'missing'\n")
+    assert "a module cannot be found" in details["cause"]
+    assert details["server"]["state"] == "crashed"
+    servers.nothing_stays()
+
+
+def test_a_command_that_is_killed_is_told_with_its_signal(servers: Servers) -> None:
+    details = failed(servers, "job", "sh", "-c", "kill -9 $$")
+    assert (details["exit_code"], details["signal"]) == (None, 9)
+    assert "out of memory" in details["cause"]
+    servers.nothing_stays()
+
+
+def test_a_command_that_puts_itself_into_the_background_is_tracked(servers: Servers) -> None:
+    """Its leader has ended with 0; what it left runs on until it ends too."""
+    port = free_port()
+    server = servers.stand_in("job", "daemon_holder", "--leave", "--port", port)
+    daemon = process(pid_at(port))
+    assert server["pid"] != daemon.pid
+    wait_until(lambda: servers.find("job")["url"] == f"http://localhost:{port}")
+    os.kill(daemon.pid, 15)
+    servers.state_becomes("job", "exited")
+    servers.devsup("stop", "job")
+    servers.nothing_stays(port)
