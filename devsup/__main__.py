@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; without ``argv`` it is the process's own and ends it."""
     if argv is None:
         gc.disable()  # a short life makes little garbage: looking for it is 3 % of a `list`
+        _fill_standard_descriptors()
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         if "_DEVSUP_COMPLETE" in os.environ:
@@ -105,6 +106,8 @@ def _run(call: Call, *, as_json: bool, own_process: bool) -> int:
             gc.enable()  # this one may live for days
             for page in handlers.pages(call):
                 code = page.exit_code
+                if code in (130, 143) and not as_json:
+                    return code  # how a person leaves a follower is no error to talk about
                 code = show(page)
             return code
         result = execute(call)
@@ -132,6 +135,15 @@ def _catch_sigterm(handler: Any) -> None:
     import _signal  # type: ignore[import-not-found]  # what is behind `signal`, without its enums
 
     _signal.signal(_signal.SIGTERM, handler)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open what the caller has closed (`2>&-`): else the next file we open would be written to as stderr."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
 
 
 def _leave(code: int) -> NoReturn:

@@ -309,7 +309,9 @@ def test_a_bug_in_a_hostile_home_is_reported_all_the_same(
 
 def test_ctrl_c_is_an_answer_too(call: Callable[..., Said], supervisor: StandIn) -> None:
     supervisor.fails(KeyboardInterrupt())
-    assert call("start", "web") == (130, "", "error: interrupted\n\nhint: devsup list\n")
+    assert call("wait", "web") == (130, "", "error: interrupted\n\nhint: devsup list\n")
+    assert call("stop", "web").err.startswith("error: interrupted; what has begun goes on\n")
+    assert call("logs", "web", "-f") == (130, "", "")
     supervisor.fails(Interrupted("interrupted; `web` goes on starting (pid 3)", hint="devsup wait web"))
     said = call("start", "web", "--json")
     assert (said.code, json.loads(said.out)["error"]["code"]) == (130, "interrupted")

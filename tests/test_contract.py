@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from importlib.resources import files
@@ -287,6 +288,20 @@ def test_an_answer_that_cannot_be_written_is_a_failure(devsup: Devsup, project: 
         1,
         "error: the answer could not be written: No space left on device\n",
     )
+
+
+def test_closed_streams_do_no_harm(devsup: Devsup, project: Path) -> None:
+    """A file that took the number of stderr would get our steps written into it: the registry's, say."""
+    argv = shlex.join(devsup_argv("-v", "start", "web", "--", *server_argv("web", "--port", free_port())))
+    for closed in ("0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f"{argv} {closed}"], cwd=project, env=with_changes(None), check=False
+        )
+        assert done.returncode == 0
+        assert [one["state"] for one in devsup("list", "--json").data["servers"]] == ["ready"]
+        assert devsup("list", "--json").notes == []
+    assert "devsup +" not in devsup("logs", "web").out
+    assert devsup("stop", "web").code == 0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

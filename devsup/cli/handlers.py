@@ -124,7 +124,8 @@ def pages(call: Call) -> Iterator[Answer]:
 def _failed(call: Call, error: BaseException, supervisor: Supervisor | None) -> Answer:
     notes = _notes(supervisor)
     if isinstance(error, KeyboardInterrupt):
-        error = Interrupted("interrupted", hint="devsup list")
+        goes_on = "; what has begun goes on" if call.verb in ("start", "stop", "restart") else ""
+        error = Interrupted(f"interrupted{goes_on}", hint="devsup list")
     elif not isinstance(error, DevsupError):
         from devsup.cli.report import internal
 

@@ -10,6 +10,7 @@ import time
 
 from devsup import masking
 from devsup.models import (
+    ENDED_STATES,
     LogPage,
     Outcome,
     Server,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from devsup.models import Member
 
 __all__ = [
+    "address",
     "clean",
     "duration",
     "failure",
@@ -158,7 +160,7 @@ def rows(
             state_text(server),
             _or_dash(server.pid),
             _or_dash(server.port),
-            _or_dash(server.url),
+            _or_dash(address(server)),
             uptime(server, now),
             *([server.project] if projects else []),
         ]
@@ -192,9 +194,14 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
+def address(server: Server) -> str | None:
+    """Return where ``server`` answers; nothing where it is no more."""
+    return None if server.state in ENDED_STATES else server.url
+
+
 def uptime(server: Server, now: float) -> str:
     """Return for how long ``server`` has been there, or `-` where it is no more."""
-    if server.state in (State.STOPPED, State.EXITED, State.CRASHED, State.LOST):
+    if server.state in ENDED_STATES:
         return "-"
     from datetime import datetime
 

@@ -22,12 +22,12 @@ from rich.text import Text
 from devsup import logs, masking
 from devsup.cli import answer as answers
 from devsup.cli import handlers, plain
-from devsup.models import LogPage, ServerList, StartResult, State, StopResults
+from devsup.models import ENDED_STATES, LogPage, ServerList, StartResult, State, StopResults
 
 if TYPE_CHECKING:
     from devsup.cli.answer import Answer
     from devsup.cli.lane import Call
-    from devsup.models import Server, Unmanaged
+    from devsup.models import Server
     from devsup.supervisor.waiting import Progress
 
 __all__ = ["run", "show", "table"]
@@ -84,7 +84,7 @@ def table(listed: ServerList, *, projects: bool, now: float | None = None) -> Ta
         cells = [name, state, _or_dash(server.pid), _address(server), plain.uptime(server, now)]
         grid.add_row(*_cells(cells, colour), *([_cut(os.path.basename(server.project))] if projects else []))
     for other in listed.unmanaged:
-        cells = [f"({other.kind})", "unmanaged", _or_dash(other.pid), _address(other), "-"]
+        cells = [f"({other.kind})", "unmanaged", _or_dash(other.pid), _or_dash(other.url), "-"]
         grid.add_row(*_cells(cells, "dim"), *([_cut(os.path.basename(other.cwd))] if projects else []))
     return grid
 
@@ -99,8 +99,10 @@ def _cut(text: str) -> Text:
     return Text(plain.clean(masking.text(text)), no_wrap=True, overflow="ellipsis")
 
 
-def _address(shown: Server | Unmanaged) -> str:
-    return shown.url or (f":{shown.port}" if shown.port is not None else "-")
+def _address(server: Server) -> str:
+    # A port alone is worth showing while the server is on its way.
+    waiting = server.port is not None and server.state not in ENDED_STATES
+    return plain.address(server) or (f":{server.port}" if waiting else "-")
 
 
 def _or_dash(value: object) -> str:
