@@ -13,20 +13,22 @@ import os
 
 from devsup import identity, system, tree
 from devsup.clock import now_ms
-from devsup.models import Row, State
+from devsup.models import Identity, Row, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from devsup.models import Identity
     from devsup.paths import Home
-    from devsup.system import ProcessInfo
+    from devsup.system import Listener, ProcessInfo
     from devsup.tree import Marker
 
 __all__ = ["living"]
 
 _GUARDS = ("devsup/guard", "devsup.guard")
+#: The guard of a server whose guard is dead: no kernel gives out this pid, so it is gone by every test. A row
+#: with a leader and no guard at all would be one that no start ever writes.
+_NO_GUARD = Identity(2**31 - 1, 0, "", 0)
 
 
 def living(home: Home) -> list[Row]:
@@ -81,7 +83,7 @@ def _row(home: Home, job: dict[str, Any], members: list[tuple[ProcessInfo, Marke
     # A guard keeps the marker it was started with over every restart of its server.
     generation = max([one.generation for _, one in members] + [_number(job.get("generation")) or 0])
     asked = _number(job.get("port", job.get("asked_port")))
-    port, listener_pid, inode = _listener(infos, asked)
+    listener_pid, listener = _listener(infos, asked)
     return Row(
         id=marker.id,
         generation=generation,
@@ -98,13 +100,13 @@ def _row(home: Home, job: dict[str, Any], members: list[tuple[ProcessInfo, Marke
         started_at=_number(job.get("started_at")) or now_ms(),
         folder=_text(job.get("folder")),
         asked_port=asked,
-        state=_state(asked, port, leader),
-        guard=guarded_by,
+        state=_state(asked, listener, leader),
+        guard=guarded_by or _NO_GUARD,
         leader=led_by,
-        port=port,
-        url=f"http://localhost:{port}" if port else None,
+        port=listener.port if listener else None,
+        url=_url(listener) if listener else None,
         listener_pid=listener_pid,
-        listener_inode=inode,
+        listener_inode=listener.inode if listener else None,
     )
 
 
@@ -141,18 +143,22 @@ def _inner_pid(pid: int) -> int:
     return pid
 
 
-def _listener(infos: list[ProcessInfo], asked: int | None) -> tuple[int | None, int | None, int | None]:
-    """Return port, pid and socket inode of what the tree listens on: the asked port, else the lowest."""
-    found = [
-        (one.port != asked, one.port, pid, one.inode)
-        for pid, listeners in tree.listening(infos).items()
-        for one in listeners
-    ]
-    return min(found)[1:] if found else (None, None, None)
+def _listener(infos: list[ProcessInfo], asked: int | None) -> tuple[int | None, Listener | None]:
+    """Return who of the tree listens where: on the asked port, else on the lowest."""
+    found = [(pid, one) for pid, listeners in tree.listening(infos).items() for one in listeners]
+    return min(found, key=lambda each: (each[1].port != asked, each[1].port, each[0]), default=(None, None))
 
 
-def _state(asked: int | None, port: int | None, leader: ProcessInfo | None) -> State:
-    if port is not None:
+def _url(listener: Listener) -> str:
+    # Whether it was https died with the registry; the guard, if there is one, writes it at the next change.
+    if listener.address == "::" and not listener.v6only:
+        return f"http://localhost:{listener.port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.address, listener.address)  # noqa: S104
+    return f"http://[{host}]:{listener.port}" if ":" in host else f"http://{host}:{listener.port}"
+
+
+def _state(asked: int | None, listener: Listener | None, leader: ProcessInfo | None) -> State:
+    if listener is not None:
         return State.READY
     return State.STARTING if leader is None or asked is not None else State.RUNNING
 
