@@ -192,9 +192,16 @@ PORTS: dict[str, tuple[dict[str, object], object, str, int | None, str]] = {
     "next, any port": (
         package("next", dev="next dev -p 0"),
         None,
-        f"{BIN}/next dev --port 3000",
-        3000,
-        "default",
+        f"{BIN}/next dev -p 0",
+        None,
+        "command",
+    ),
+    "next, any port replaced": (
+        package("next", dev="next dev -p 0"),
+        4000,
+        f"{BIN}/next dev --port 4000",
+        4000,
+        "caller",
     ),
     "expo": (EXPO, 8085, f"{BIN}/expo start --port 8085", 8085, "caller"),
     "expo, own flag replaced": (
@@ -382,6 +389,8 @@ def test_the_callers_variables_win(temporary: Path) -> None:
     root = lay(temporary, {**INSTALLED, "package.json": NEXT})
     found = plan_of(root, env={"BROWSER": "firefox", "PATH": "/opt/bin", "A": "b"})
     assert found.env == {"BROWSER": "firefox", "PATH": f"{root}/{BIN}:/opt/bin", "A": "b", "PORT": "3000"}
+    found = plan_of(root, env={"PATH": "/opt/bin"}, port="auto").with_port(12345)
+    assert found.env == {"BROWSER": "none", "PATH": f"{root}/{BIN}:/opt/bin", "PORT": "12345"}
 
 
 def test_a_port_given_as_a_variable_is_the_port(temporary: Path) -> None:

@@ -86,9 +86,11 @@ LAYOUTS: dict[str, tuple[Tree, Found]] = {
     ),
     "a workspace at any depth": (
         {
-            "package.json": package(workspaces=["libs/*/*/app", "deep/**", "!deep/x"]),
+            "package.json": package(workspaces=["libs/*/*/app", "deep/**", "!deep/x/**"]),
             "libs/a/b/app/package.json": NEXT,
             "deep/er/than/that/package.json": EXPO,
+            "deep/x/y/z/package.json": EXPO,
+            "deep/x/package.json": package(build="x"),
         },
         {
             "deep/er/than/that": ("mobile", "expo", "start", "npm"),
@@ -225,6 +227,7 @@ KINDS: dict[str, tuple[dict[str, object], list[str], str | None, str | None]] = 
     "both": (package("next", "expo", dev="next dev", start="expo start"), [], "next", "dev"),
     "dev dependencies": ({"devDependencies": {"next": "1"}}, ["next.config.js"], "next", None),
     "scripts of a wrong type": ({"scripts": ["dev"], "dependencies": []}, [], None, None),
+    "an empty script": (package(dev=" ", start="node ."), [], "command", "start"),
     "a script of a wrong type": ({"scripts": {"dev": 1, "start": "node ."}}, [], "command", "start"),
 }
 
@@ -333,6 +336,15 @@ def test_symlinks_lead_to_one_app_and_never_in_circles(temporary: Path) -> None:
         "apps/web": ("web", "next", "dev", "npm"),
         "a/b/c/api": ("api", "command", "dev", "npm"),
     }
+
+
+def test_many_circles_cost_nothing(temporary: Path) -> None:
+    """Ten links to one folder, six levels of a `**`: without memory that is a million folders."""
+    root = lay(temporary, {"package.json": package(workspaces=["**"]), "a/web/package.json": NEXT})
+    for number in range(10):
+        (root / f"a/loop{number}").symlink_to(".")
+        (root / f"a/web/loop{number}").symlink_to("..")
+    assert found_in(root) == {"a/web": ("web", "next", "dev", "npm")}
 
 
 def test_another_worktree_inside_is_not_a_part_of_the_project(temporary: Path) -> None:

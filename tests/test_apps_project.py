@@ -40,6 +40,12 @@ LAYOUTS: dict[str, tuple[Tree, str, str]] = {
     "a .git file of git's": ({".git": "gitdir: ./.bare\n", ".bare/HEAD": "", "a": None}, "a", "."),
     "a .git file of somebody else's": ({"package.json": {}, "a/.git": "hello"}, "a", "."),
     "a folder called devsup.toml": ({"package.json": {}, "a/devsup.toml/x": ""}, "a", "."),
+    "inside of installed packages": (
+        {"package.json": {}, "node_modules/x/package.json": {}, "node_modules/x/lib": None},
+        "node_modules/x/lib",
+        ".",
+    ),
+    "inside of what was built": ({"package.json": {}, ".next/package.json": {}}, ".next", "."),
     "broken package.json": ({"package.json": "{", "src": None}, "src", "."),
     "broken package.json below a workspace": (
         {"package.json": WORKSPACE, "apps/web/package.json": "{"},

@@ -59,14 +59,13 @@ class Plan(Record):
     owner: str | None
     recipe: Recipe
     needs: Needs | None
-    given: dict[str, str]
 
     def with_port(self, port: int) -> Plan:
         """Return the plan with ``port`` in its command or environment."""
         check_reserved(KINDS[self.kind], port)
         command, env = self.recipe.render(port)
         kept = {name: value for name, value in self.env.items() if name != self.recipe.variable}
-        return self.replace(command=command, port=port, env={**kept, **env, **self.given})
+        return self.replace(command=command, port=port, env={**kept, **env})
 
 
 def plan(
@@ -211,6 +210,9 @@ def _finish(
     source = "caller" if asked is not None else "command" if own else "default" if port else "none"
     check_reserved(kind, port)
     argv, env = recipe.render(port)
+    if own == 0 and asked is None:
+        # The command asks for any port: only the server knows which.
+        argv, env, port, source = line.argv, {}, None, "command"
     folder = line.folder if kind.exclusive_folder else None
     changes, said = _environment(line, env, given, environ, source)
     return Plan(
@@ -230,7 +232,6 @@ def _finish(
         owner=owner.detect(environ),
         recipe=recipe,
         needs=line.needs,
-        given=given,
     )
 
 
@@ -254,7 +255,7 @@ def _environment(
     environ: Mapping[str, str],
     source: str,
 ) -> tuple[dict[str, str | None], list[str]]:
-    changes: dict[str, str | None] = {"BROWSER": "none", **env}
+    changes: dict[str, str | None] = {"BROWSER": "none", **env, **given}
     notes = []
     for name in line.kind.unset_env:
         if name in environ and name not in given:
@@ -267,13 +268,9 @@ def _environment(
         if source == "default" and environ.get(name, value) != value:
             notes.append(f"`{name}={environ[name]}` of the environment was replaced by {value}")
     if line.bin_dirs:
-        changes["PATH"] = os.pathsep.join(
-            [*line.bin_dirs, given.get("PATH", environ.get("PATH", os.defpath))]
-        )
-    return {
-        **changes,
-        **{name: value for name, value in given.items() if name != "PATH" or not line.bin_dirs},
-    }, notes
+        path = given.get("PATH", environ.get("PATH", os.defpath))
+        changes["PATH"] = os.pathsep.join([*line.bin_dirs, path])
+    return changes, notes
 
 
 def _session(project: str, line: Line) -> str:

@@ -12,7 +12,7 @@ import os
 from devsup.apps import manifest, naming, scripts
 from devsup.apps.folders import Folders
 from devsup.apps.presets import COMMAND, KINDS, SERVERS
-from devsup.apps.project import upward
+from devsup.apps.project import outside_of_generated, upward
 from devsup.apps.recognise import script_behind
 from devsup.errors import Ambiguous, DevsupError, NotFound
 from devsup.records import Record
@@ -32,9 +32,6 @@ LOCK_FILES = (
     ("npm-shrinkwrap.json", "npm"),
     ("pnpm-workspace.yaml", "pnpm"),
 )
-
-#: Folders whose packages are never apps, even for someone who stands in one.
-GENERATED = frozenset(("node_modules", ".next", ".expo"))
 
 
 class App(Record):
@@ -178,7 +175,7 @@ class Survey(Record):
 def survey(project: str, cwd: str, folders: Folders | None = None) -> Survey:
     """Look at ``project`` from ``cwd``, which lies inside; ``folders`` is what was already seen of it."""
     project = os.path.realpath(project)
-    cwd = _outside_of_generated(project, os.path.realpath(cwd))
+    cwd = outside_of_generated(os.path.realpath(cwd), project)
     folders = folders or Folders(project)
     broken: list[manifest.Broken] = []
     drafts: list[App] = []
@@ -230,15 +227,6 @@ def _passed_on(folders: Folders, drafts: list[App]) -> dict[str, str]:
             found[app.dir] = behind.folder
     # A chain of them ends at an app; folders that pass on to each other are left as they are.
     return {folder: target for folder, target in found.items() if target not in found}
-
-
-def _outside_of_generated(project: str, cwd: str) -> str:
-    """Return ``cwd``, or the folder above all that is installed or built around it."""
-    parts = cwd[len(project) :].split("/")
-    for index, part in enumerate(parts):
-        if part in GENERATED:
-            return project + "/".join(parts[:index])
-    return cwd
 
 
 def _deep(folders: Folders, cwd: str, known: set[str]) -> App | manifest.Broken | None:

@@ -79,9 +79,10 @@ class Folders:
         if isinstance(root, manifest.Package):
             patterns = [*(root.workspaces or []), *patterns]
         found = {self.project: None} if root is not None else {}
+        excluded = {folder for one in patterns if one.startswith("!") for folder in self._expand(one[1:])}
         for pattern in patterns:
-            if not pattern.startswith("!"):
-                for folder in self._expand(pattern):
+            for folder in self._expand(pattern) if not pattern.startswith("!") else ():
+                if folder not in excluded:
                     self._add(found, folder)
         for child in self.children(self.project):
             if self.foreign(child):
@@ -152,11 +153,13 @@ class Folders:
 
     def _step(self, folders: list[str], segment: str) -> list[str]:
         if segment == "**":
-            found, level = list(folders), folders
+            found, level = dict.fromkeys(folders), folders
             for _ in range(MAX_DEPTH):
-                level = [child for folder in level if self._ours(folder) for child in self.children(folder)]
-                found += level
-            return found
+                below = [child for folder in level if self._ours(folder) for child in self.children(folder)]
+                # Symlinks that lead in circles would double the folders at each level.
+                level = [folder for folder in dict.fromkeys(below) if folder not in found]
+                found.update(dict.fromkeys(level))
+            return list(found)
         if not any(sign in segment for sign in "*?{"):
             paths = [os.path.realpath(os.path.join(folder, segment)) for folder in folders]
             return [path for path in paths if self._contains(path) and os.path.isdir(path)]

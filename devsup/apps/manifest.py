@@ -131,18 +131,21 @@ def _package(folder: str, data: dict[str, Any]) -> Package:
     scripts, workspaces, name = data.get("scripts"), data.get("workspaces"), data.get("name")
     names: set[str] = set()
     for key in ("dependencies", "devDependencies", "optionalDependencies"):
-        if isinstance(data.get(key), dict):
-            names.update(data[key])
+        names.update(name for name, _ in _mapping(data.get(key)))
     if isinstance(workspaces, dict):
         workspaces = workspaces.get("packages", [])
     return Package(
         dir=folder,
         name=name if isinstance(name, str) else None,
-        scripts={k: v for k, v in scripts.items() if isinstance(v, str)} if isinstance(scripts, dict) else {},
+        scripts={k: v for k, v in _mapping(scripts) if isinstance(v, str) and v.strip()},
         dependencies=frozenset(names),
         manager=_manager(data.get("packageManager")),
         workspaces=[p for p in workspaces if isinstance(p, str)] if isinstance(workspaces, list) else None,
     )
+
+
+def _mapping(value: object) -> list[tuple[str, object]]:
+    return list(value.items()) if isinstance(value, dict) else []
 
 
 def _manager(field: object) -> str | None:

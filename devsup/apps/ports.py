@@ -79,7 +79,7 @@ def take_port(argv: list[str], start: int, kind: Kind) -> tuple[list[str], int |
     """
     Take the port's flag out of the arguments from ``start`` on.
 
-    Return the argv without it, the port (None where the flag is missing or says 0: any), and where it stood.
+    Return the argv without it, the port (0: any, None: there is no flag), and where it stood.
 
     :raises UsageError: what it says is no port
     """
@@ -128,9 +128,9 @@ def number(text: str) -> int | None:
     return None
 
 
-def _given(value: str, flag: str) -> int | None:
-    port = number(value)
-    if port is None and value != "0":
+def _given(value: str, flag: str) -> int:
+    port = 0 if value == "0" else number(value)
+    if port is None:
         said = flag if value in flag else f"{flag} {value}".rstrip()
         raise UsageError(
             f"`{said}` names no port: a number from 1 to {MAX_PORT}", hint="correct the port in the command"

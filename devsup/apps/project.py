@@ -12,7 +12,10 @@ import os
 from devsup.apps import manifest
 from devsup.errors import UsageError
 
-__all__ = ["find_project"]
+__all__ = ["find_project", "outside_of_generated", "upward"]
+
+#: Folders of what is installed or built: no package in them is an app, even to one who stands there.
+GENERATED = frozenset(("node_modules", ".next", ".expo"))
 
 
 def find_project(start: str) -> str:
@@ -38,6 +41,7 @@ def find_project(start: str) -> str:
             # common devsup.toml, is not a part of what is above it.
             if kind == "worktree":
                 break
+    here = outside_of_generated(here)
     return git or _package_root(here) or here
 
 
@@ -50,6 +54,16 @@ def upward(folder: str, stop: str = "/") -> list[str]:
             break
         folders.append(folder := parent)
     return folders
+
+
+def outside_of_generated(folder: str, below: str = "/") -> str:
+    """Return ``folder``, or the one above all that is installed or built around it, up to ``below``."""
+    start = len(below.rstrip("/"))
+    parts = folder[start:].split("/")
+    for index, part in enumerate(parts):
+        if part in GENERATED:
+            return folder[:start] + "/".join(parts[:index]) or "/"
+    return folder
 
 
 def _git_root(folder: str) -> str:
