@@ -462,8 +462,10 @@ def test_a_status_tells_everything_masked(call: Callable[..., Said], supervisor:
 
 def test_secrets_are_masked_in_json(call: Callable[..., Said], supervisor: StandIn) -> None:
     supervisor.server = make_server(command=["node", "--token", "abc", "--db=pg://u:p@h/d"])
+    supervisor.servers = [make_server(), supervisor.server]
     server = json.loads(call("status", "web", "--json").out)["data"]["server"]
     assert server["command"] == ["node", "--token", "***", "--db=pg://***@h/d"]
+    assert json.loads(call("list", "--json").out)["data"]["servers"][1] == server
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,11 @@ def document(answer: Answer, *, ascii_only: bool = False) -> str:
         return json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":"), default=_plain)
 
     text = dump(envelope)
-    return dump(masking.value(envelope)) if masking.suspicious(text) else text
+    looked_at = text
+    if answer.verb == "list" and error is None:
+        # Only the commands can hold a secret; the whole of a hundred servers takes 2 ms to look at.
+        looked_at = " ".join(word for server in answer.data.servers for word in server.command)
+    return dump(masking.value(envelope)) if masking.suspicious(looked_at) else text
 
 
 def _plain(value: Any) -> Any:
