@@ -21,7 +21,7 @@ from devsup.clock import now_ms
 from devsup.errors import DevsupError
 from devsup.guard import job as jobs
 from devsup.guard import launch
-from devsup.guard.spawn import ADOPT
+from devsup.guard.spawn import ADOPT, LOOK
 from devsup.guard.table import TRANSITIONS, Happening
 from devsup.guard.watch import Watch
 from devsup.models import Identity, State
@@ -55,7 +55,7 @@ _WRITE_PAUSES = (0.1, 0.5, 2.0, 5.0)
 _UNTOLD = 1.0
 
 _UP_STATES = (State.STARTING, State.RUNNING, State.READY, State.UNHEALTHY)
-_WAKE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
+_WAKE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, LOOK)
 
 
 class Guard:
@@ -80,6 +80,7 @@ class Guard:
         self.listener: Found | None = None
         self.handles: dict[str, int] = {}
         self.asked_to_stop = False
+        self.asked_to_look = False
         self.pipe: int | None = 3
         self.wake_read, self.wake_write = os.pipe()
         self.watch = Watch(job, self.tree, adopt=adopt)
@@ -115,7 +116,7 @@ class Guard:
             self._hear()
         self._reap()
         self._see_leader()
-        if self.asked_to_stop:
+        if self.asked_to_stop or self.asked_to_look:
             self._obey()
             return
         found = self.watch.advance(ready)
@@ -147,6 +148,8 @@ class Guard:
         for number in os.read(self.wake_read, 256):
             if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 self.asked_to_stop = True
+            elif number == LOOK:
+                self.asked_to_look = True
             elif number == signal.SIGUSR1 and self.state in (State.RUNNING, State.UNHEALTHY):
                 self.watch.restart()
 
@@ -241,7 +244,8 @@ class Guard:
 
     def _take_over(self) -> bool:
         row = self.registry.row(self.job.id)
-        if row is None or row.guard is None:
+        # Two callers may each have started a guard for it; the first one has it.
+        if row is None or row.guard is None or not identity.is_gone(row.guard):
             return False
         if not self.registry.claim(row.id, row.generation, self.me, instead_of=row.guard):
             return False
@@ -280,8 +284,10 @@ class Guard:
         self._say("r")
 
     def _obey(self) -> None:
-        self.asked_to_stop = False
+        told, self.asked_to_stop, self.asked_to_look = self.asked_to_stop, False, False
         claim = self._claim()
+        if claim is None and not told:
+            return  # what was asked has been done
         if claim is not None and claim.purpose == "restart":
             if TRANSITIONS[self.state][Happening.RESTART] is not None:
                 self._restart(grace=claim.grace)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
 import sys
 import time
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
     from devsup.guard.job import Job
 
-__all__ = ["ADOPT", "START", "Hearing", "spawn"]
+__all__ = ["ADOPT", "LOOK", "START", "Hearing", "spawn"]
 
 START = "start"
 #: Take over a living server whose guard has died.
 ADOPT = "adopt"
+#: Asks a guard to do what the claim in its row says. Unlike SIGTERM, which is an orderly stop, it may come
+#: twice or too late: a claim is gone once it was obeyed.
+LOOK = signal.SIGUSR2
 
 _PIPE = 3
 

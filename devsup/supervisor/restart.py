@@ -6,12 +6,12 @@ One claim at a time per generation: two restarts at once are one, and a stop tha
 
 from __future__ import annotations
 
-import signal
 import time
 
 from devsup import identity
 from devsup.clock import now_ms
 from devsup.errors import Busy, NotOurs
+from devsup.guard.spawn import LOOK
 from devsup.models import StartResult, StopClaim
 from devsup.registry import Registry
 from devsup.supervisor import ready
@@ -60,7 +60,7 @@ def restart(
             hint=f"devsup wait {row.app or row.session} --gone",
         )
     if claimed == mine and row.guard is not None:
-        identity.signal(row.guard, signal.SIGTERM)
+        identity.signal(row.guard, LOOK)
     now = ready.follow(
         registry, row, deadline=began + timeout, ticker=Ticker(on_progress), restarted=claimed is not None
     )
