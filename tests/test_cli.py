@@ -524,22 +524,22 @@ def test_a_follower_is_told_of_an_error_on_a_line_of_its_own(
 # -- streams -------------------------------------------------------------------------------------------
 
 
-def test_text_that_the_terminal_cannot_show_is_escaped() -> None:
-    raw = io.BytesIO()
-    stream = io.TextIOWrapper(raw, encoding="latin-1")
-    assert write("ä 日 \udcff\n", stream) == 0
-    assert raw.getvalue() == b"\xe4 \\u65e5 \\udcff\n"
+def test_text_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w", encoding="latin-1") as stream:
+        assert write("ä 日 \udcff\n", stream) == 0
+    assert (tmp_path / "out").read_bytes() == b"\xe4 \\u65e5 \\udcff\n"
 
 
 def test_json_stays_json_in_any_encoding(
-    call: Callable[..., Said], supervisor: StandIn, monkeypatch: pytest.MonkeyPatch
+    call: Callable[..., Said], supervisor: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     supervisor.server = make_server(cwd="/tmp/日本\udcff😀")
     assert json.loads(call("status", "web", "--json").out)["data"]["server"]["cwd"] == "/tmp/日本\udcff😀"
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    assert main(["status", "web", "--json"]) == 0
-    assert json.loads(raw.getvalue())["data"]["server"]["cwd"] == "/tmp/日本\udcff😀"
+    with (tmp_path / "out").open("w", encoding="ascii") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["status", "web", "--json"]) == 0
+    answer = json.loads((tmp_path / "out").read_bytes())
+    assert answer["data"]["server"]["cwd"] == "/tmp/日本\udcff😀"
 
 
 def test_no_stdout_at_all_is_no_crash(

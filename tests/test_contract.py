@@ -272,6 +272,21 @@ def test_a_reader_that_goes_away_hears_no_traceback(devsup: Devsup, devsup_popen
         assert child.wait(20) == 0
 
 
+def test_a_pipe_that_does_not_block_gets_the_whole_answer(devsup: Devsup, project: Path) -> None:
+    """Node makes the pipes that it shares non-blocking: a long answer meets a full one."""
+    devsup("start", "c", "--", *server_argv("web", "--port", free_port(), "--lines", 30000))
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    argv = devsup_argv("logs", "c", "--json", "-n", 30000, "--max-bytes", 1000000)
+    with subprocess.Popen(argv, cwd=project, env=with_changes(None), stdout=writer) as child:
+        os.close(writer)
+        with os.fdopen(reader, "rb") as stream:
+            answer = json.loads(stream.read())
+    assert child.returncode == 0
+    assert answer["data"]["text"].count("\n") > 25000
+    assert devsup("stop", "c").code == 0
+
+
 def test_an_answer_that_cannot_be_written_is_a_failure(devsup: Devsup, project: Path) -> None:
     assert devsup("list").code == 0
     with open("/dev/full", "w") as full:

@@ -6,6 +6,7 @@ Everything a caller gets to see passes through `show`, masked. One answer at a t
 
 from __future__ import annotations
 
+import os
 import sys
 
 from devsup import masking
@@ -108,26 +109,38 @@ def write(text: str, stream: TextIO | None = None) -> int:
     if stream is None or not text:  # no stream at all: `devsup ... >&-`
         return 0
     try:
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
-        stream.write(text)
         stream.flush()
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        descriptor = None  # somebody replaced the stream by one in memory
+    try:
+        if descriptor is None:
+            stream.write(text)
+        else:
+            _write_all(descriptor, text.encode(stream.encoding, "backslashreplace"))
     except BrokenPipeError:
         _silence(stream)
         raise
     except OSError as error:
-        _silence(stream)
         if stream is not sys.stderr:
             write(f"error: the answer could not be written: {error.strerror}\n", sys.stderr)
         return 1
     return 0
 
 
-def _silence(stream: TextIO) -> None:
-    """Let what is still buffered go nowhere, so that the interpreter's last flush says nothing."""
-    import os
+def _write_all(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:  # a caller that shares its pipe made it non-blocking; it is full for now
+            import select
 
+            select.select([], [descriptor], [])
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what else is written go nowhere, so that the interpreter's last flush says nothing."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
