@@ -7,9 +7,11 @@ its guard died or changed its mind, and it ends. Killed anywhere, no server can 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
+import sys
 
 from devsup.records import Record
 
@@ -21,6 +23,8 @@ __all__ = ["ExecFailed", "Gated", "fork"]
 
 #: Exit status of a child that could not execute its command; shells use it for "not found".
 _EXEC_FAILED = 127
+#: What `rt_sigaction` is called by, where its number is known.
+_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "s390x": 174, "ppc64le": 173}
 #: Seconds for `execve` itself: only a hanging network filesystem takes this long.
 _EXEC_TIMEOUT = 20.0
 
@@ -116,4 +120,17 @@ def _reset_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
         except (OSError, ValueError):
             continue
+    _reset_hidden_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _reset_hidden_signals() -> None:
+    # glibc keeps two signals to itself. Its `posix_spawn`, by which a guard is started, has the new process
+    # ignore them, and its `sigaction` does not touch them: only the kernel's own call does.
+    number = _RT_SIGACTION.get(os.uname().machine)
+    if sys.platform != "linux" or sys.maxsize < 1 << 32 or number is None:
+        return
+    call = ctypes.CDLL(None).syscall
+    default = bytes(32)
+    for hidden in set(range(1, signal.NSIG)).difference(signal.valid_signals()):
+        call(number, hidden, default, None, 8)
