@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -303,6 +304,15 @@ def test_an_answer_that_cannot_be_written_is_a_failure(devsup: Devsup, project: 
         1,
         "error: the answer could not be written: No space left on device\n",
     )
+
+
+def test_no_file_of_ours_takes_the_number_of_a_closed_stream() -> None:
+    fill = "from devsup.__main__ import _fill_standard_descriptors as fill; fill()"
+    code = f"import os; {fill}; print(os.open('/', os.O_RDONLY))"
+    argv = shlex.join([sys.executable, "-c", code])
+    for closed in ("2>&-", "0<&- 2>&-"):
+        done = subprocess.run(["sh", "-c", f"{argv} {closed}"], stdout=subprocess.PIPE, text=True, check=True)
+        assert int(done.stdout) > 2
 
 
 def test_closed_streams_do_no_harm(devsup: Devsup, project: Path) -> None:

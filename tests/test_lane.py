@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def by_typer(argv: list[str]) -> lane.Call | str | None:
-    """Return what Typer makes of ``argv``; None for a mistake."""
+def by_typer(argv: list[str]) -> lane.Call | str:
+    """Return what Typer makes of ``argv``; a text for a mistake."""
     try:
         return app.parse(argv, as_json=False)
-    except DevsupError:
-        return None
+    except DevsupError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize("argv", EVERY_CALL, ids=" ".join)
@@ -95,6 +95,20 @@ def test_what_the_hot_lane_understands_typer_understands_alike(
     call = lane.parse(argv)
     if call is not None:
         assert call == by_typer(argv)
+
+
+@pytest.mark.parametrize(
+    "number", [*NUMBERS.split(), " 5", "5 ", "1e3", "-1", "9" * 15, "9" * 16, "9" * 5000, "0x1", ""]
+)
+def test_numbers_are_read_alike_or_left_to_typer(number: str) -> None:
+    """Python's `int` takes more than pydantic does, and the other way round."""
+    for argv in (
+        ["start", "--timeout", number],
+        ["logs", "web", "-n", number],
+        ["logs", "web", f"-n{number}"],
+    ):
+        call = lane.parse(argv)
+        assert call is None or call == by_typer(argv)
 
 
 def test_a_command_is_never_taken_for_the_app() -> None:

@@ -105,7 +105,7 @@ def _option(word: str, remaining: Iterator[str], known: dict[str, Any], options:
         return not given
     if not given:
         value = next(remaining, "")
-    if not value or value[:1] == "-":
+    if not value:
         return False
     if kind == "text":
         options[target] = value
