@@ -592,49 +592,58 @@ def test_a_command_in_the_background_that_stops_serving_is_swept(servers: Server
 
 # -- what old kernels and containers lack ----------------------------------------------------------
 
-STOP_NEEDS_PIDFD = pytest.mark.xfail(
-    strict=True, reason="supervisor/stop.py waits on a pidfd where there are none"
-)
 CAPABILITIES = ("pidfd", "pidfs", "sock_diag", "subreaper", "children_file", "boot_id")
 
 
 @LINUX_ONLY
-@pytest.mark.parametrize(
-    "without",
-    [
-        pytest.param(without, marks=STOP_NEEDS_PIDFD if "pidfd" in without else ())
-        for without in (*CAPABILITIES, ",".join(CAPABILITIES))
-    ],
-)
+@pytest.mark.parametrize("without", [*CAPABILITIES, ",".join(CAPABILITIES)])
 def test_a_whole_life_without(servers: Servers, without: str) -> None:
     """Start, list, stop; start, crash: on a daemon of its own session, which needs the most."""
-    port = free_port()
     environment = {"DEVSUP_WITHOUT": without}
+    live_and_stop(servers, environment, environment)
+    live_and_crash(servers, environment, environment)
 
-    def run(*words: object) -> Any:
-        return servers.devsup(*words, "--json", env=environment)
 
-    command = server_argv("daemon_holder")
-    server = servers.start("web", *command, port=port, env=environment)
+@LINUX_ONLY
+@pytest.mark.parametrize("without", ["pidfd", "sock_diag,children_file"])
+def test_a_guard_lacks_what_its_callers_have(servers: Servers, without: str) -> None:
+    """A sandbox within the same scope may refuse a call that others may make: they still know each other."""
+    live_and_stop(servers, {"DEVSUP_WITHOUT": without}, {})
+    live_and_crash(servers, {"DEVSUP_WITHOUT": without}, {})
+
+
+def live_and_stop(servers: Servers, guard: dict[str, str], caller: dict[str, str]) -> None:
+    """Start a server in the environment ``guard``; look at it and stop it in that of ``caller``."""
+    port = free_port()
+    server = servers.start("web", *server_argv("daemon_holder"), port=port, env=guard)
     assert (server["state"], server["url"]) == ("ready", f"http://localhost:{port}")
     daemon = process(pid_at(server["url"]))
-    assert [one["state"] for one in run("list").data["servers"]] == ["ready"]
-    (result,) = run("stop", "web").data["results"]
+    listed = servers.devsup("list", "--json", env=caller).data["servers"]
+    assert [(one["state"], one["guard_pid"]) for one in listed] == [("ready", server["guard_pid"])]
+    result = servers.stop("web", env=caller)
     assert (result["outcome"], result["signals"], result["survivors"]) == ("stopped", ["SIGTERM"], [])
     assert result["port_free"] is True
     assert not alive(daemon)
-    servers.nothing_is_left(port)
+    servers.nothing_stays(port)  # without a pidfd nobody sees the last moment of a guard
 
-    server = servers.start("web", *command, port=port, env=environment)
+
+def live_and_crash(servers: Servers, guard: dict[str, str], caller: dict[str, str]) -> None:
+    """Start a server in the environment ``guard`` and kill it; look at it in that of ``caller``."""
+    port = free_port()
+    server = servers.start("web", *server_argv("daemon_holder"), port=port, env=guard)
     daemon = process(pid_at(server["url"]))
     process(server["pid"]).kill()
     wait_until(lambda: "signal 9" in guard_log(servers))
     assert alive(daemon)
     daemon.kill()
-    wait_until(lambda: [one["signal"] for one in run("list").data["servers"]] == [signal.SIGKILL])
-    assert [one["state"] for one in run("list").data["servers"]] == ["crashed"]
-    run("stop", "web")
-    servers.nothing_is_left(port)
+
+    def ends() -> list[tuple[str, int]]:
+        listed = servers.devsup("list", "--json", env=caller).data["servers"]
+        return [(one["state"], one["signal"]) for one in listed]
+
+    wait_until(lambda: ends() == [("crashed", signal.SIGKILL)])
+    servers.devsup("stop", "web", env=caller)
+    servers.nothing_stays(port)
 
 
 @LINUX_ONLY
