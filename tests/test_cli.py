@@ -70,6 +70,7 @@ def call(supervisor: StandIn, capfd: pytest.CaptureFixture[str]) -> Callable[...
     [
         (["strat"], "no command `strat`", "did you mean `devsup start`? see `devsup --help`"),
         (["kill"], "no command `kill`", "did you mean `devsup stop`? see `devsup --help`"),
+        (["stat"], "no command `stat`", "did you mean `devsup status`? see `devsup --help`"),
         (["xyzzy"], "no command `xyzzy`", "devsup --help"),
         (["--nope"], "`devsup` has no option `--nope`", "devsup --help"),
         (["--nope", "start"], "`devsup` has no option `--nope`", "devsup --help"),
@@ -179,7 +180,8 @@ def test_help_is_short_and_has_examples(verb: str, call: Callable[..., Said]) ->
 
 
 def test_the_version_is_said_in_both_ways(call: Callable[..., Said], home: Path) -> None:
-    assert call("--version").out.splitlines()[0] == f"version {__version__}"
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert call("--version").out == f"devsup {__version__} (Python {python}, {sys.platform})\n"
     data = json.loads(call("version", "--json").out)["data"]
     assert (data["version"], data["home"]) == (__version__, str(home))
 
@@ -305,6 +307,12 @@ def test_a_bug_in_a_hostile_home_is_reported_all_the_same(
     supervisor.fails(RuntimeError("boom"))
     report = json.loads(call("list", "--json").out)["error"]["details"]["report"]
     assert report.startswith(str(temporary / "devsup-report-"))
+
+
+def test_windows_is_refused_in_a_sentence(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert call("list") == (9, "", "error: devsup does not run on Windows; WSL works\n")
+    assert json.loads(call("start", "web", "--json").out)["error"]["code"] == "unsupported_platform"
 
 
 def test_ctrl_c_is_an_answer_too(call: Callable[..., Said], supervisor: StandIn) -> None:

@@ -408,11 +408,11 @@ _TAKES = {"N": "a whole number", "S": "a number of seconds"}
 
 
 def _wrong_verb(word: str) -> UsageError:
-    verbs = [command.name or "" for command in app.registered_commands if not command.hidden]
-    names = [
-        name or _name(command.callback) for name, command in zip(verbs, app.registered_commands, strict=False)
-    ]
-    near = [_OTHER_WORDS[word]] if word in _OTHER_WORDS else difflib.get_close_matches(word, names, n=1)
+    names = [info.name or _name(info.callback) for info in app.registered_commands if not info.hidden]
+    begun = [name for name in names if len(word) > 1 and name.startswith(word)]
+    near = begun or difflib.get_close_matches(word, names, n=1)
+    if word in _OTHER_WORDS:
+        near = [_OTHER_WORDS[word]]
     hint = f"did you mean `devsup {near[0]}`? see `devsup --help`" if near else "devsup --help"
     return UsageError(f"no command `{word}`", hint=hint)
 

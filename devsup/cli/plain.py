@@ -104,8 +104,10 @@ def _lines(data: Any) -> list[str]:
     for kind, show in _SHOWN:
         if isinstance(data, kind):
             return show(data)
-    if isinstance(data, dict):
-        return [str(data["url"])] if "url" in data else [f"{name} {value}" for name, value in data.items()]
+    if isinstance(data, dict) and "url" in data:
+        return [str(data["url"])]
+    if isinstance(data, dict) and "version" in data:
+        return [f"devsup {data['version']} (Python {data['python']}, {data['platform']})"]
     return [str(data)]
 
 
