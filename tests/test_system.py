@@ -759,7 +759,10 @@ def test_both_modules_give_what_the_package_gives() -> None:
 
 
 def test_the_environment_chooses_the_portable_module(spawn: Spawn) -> None:
-    code = "import json; from devsup import system as it; print(json.dumps([it.PORTABLE, it.process.__module__]))"
+    code = (
+        "import json; from devsup import system;"
+        "print(json.dumps([system.PORTABLE, system.process.__module__]))"
+    )
     assert answer_of(spawn(code, env={"DEVSUP_SYSTEM": "portable"})) == [True, "devsup.system.portable"]
     if sys.platform == "linux":
         assert answer_of(spawn(code)) == [False, "devsup.system.linux"]
