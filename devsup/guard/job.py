@@ -71,8 +71,15 @@ def read(path: str) -> Job:
 
 
 def remove(path: str) -> None:
-    """Remove the job, where it is still there."""
+    """
+    Remove the job, where it is still there, and what a writer that was killed has left of it.
+
+    Never an error: what cannot be removed is tried again by the next start.
+    """
+    folder, _, name = path.rpartition("/")
     try:
-        os.unlink(path)
-    except FileNotFoundError:
+        for one in os.listdir(folder):
+            if one.startswith(name):
+                os.unlink(f"{folder}/{one}")
+    except OSError:
         return

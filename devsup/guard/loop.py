@@ -373,6 +373,9 @@ class Guard:
         if self.left is not None and code is None and number is None:
             code, number = self.left
         outcome = _plain(ended)
+        # Before the row: killed in between, a row without a job is found dead by the next command, but nobody
+        # would look for a job without a row.
+        jobs.remove(self.home.job(self.job.id))
         for pause in (*_WRITE_PAUSES, None):
             try:
                 self.registry.finish(
@@ -384,7 +387,6 @@ class Guard:
                 _log(f"cannot write the end: {error}")
                 if pause is not None:
                     time.sleep(pause)
-        jobs.remove(self.home.job(self.job.id))
         self._reap_leader()
         self.state = state
         self._close_pipe()

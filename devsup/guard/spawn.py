@@ -10,9 +10,9 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import sys
 import time
+from _signal import SIGUSR2  # type: ignore[import-not-found]  # `signal` costs a start a ms more
 
 from devsup.errors import InternalError
 
@@ -29,7 +29,7 @@ START = "start"
 ADOPT = "adopt"
 #: Asks a guard to do what the claim in its row says. Unlike SIGTERM, which is an orderly stop, it may come
 #: twice or too late: a claim is gone once it was obeyed.
-LOOK = signal.SIGUSR2
+LOOK: int = SIGUSR2
 
 _PIPE = 3
 

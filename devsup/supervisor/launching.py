@@ -7,7 +7,6 @@ The environment goes from process to process and is never written anywhere.
 from __future__ import annotations
 
 import os
-import time
 
 from devsup import logs
 from devsup.apps.presets import KINDS
@@ -23,13 +22,12 @@ if TYPE_CHECKING:
     from devsup.apps.commands import Plan
     from devsup.models import Row
     from devsup.paths import Home
+    from devsup.registry import Registry
 
 __all__ = ["launch_guard", "tidy"]
 
 #: Generations of a session whose logs are kept.
 KEPT_LOGS = 3
-#: Seconds for which a job that no row names may belong to a start that goes on right now.
-_YOUNG = 3600
 
 
 def launch_guard(
@@ -69,13 +67,16 @@ def launch_guard(
     return spawn(job, changed, mode=mode, log=home.guard_log(row.project, row.session))
 
 
-def tidy(home: Home, row: Row, rows: list[Row]) -> None:
+def tidy(registry: Registry, row: Row) -> None:
     """Remove the logs of ``row``'s session that are beyond the bound, and jobs whose servers are no more."""
     logs.prune(os.path.dirname(row.log), row.session, KEPT_LOGS, keep_paths=[row.log])
-    known = {f"{one.id}.json" for one in rows}
-    for entry in os.scandir(home.servers):
-        if entry.name not in known and time.time() - entry.stat().st_mtime > _YOUNG:
-            jobs.remove(entry.path)
+    folder = registry.home.servers
+    # Files first, then rows: a job is written after its server was reserved, so one without a row is over.
+    found = os.listdir(folder)
+    known = {one.id for one in registry.rows()}
+    for name in found:
+        if name.partition(".")[0] not in known:
+            jobs.remove(f"{folder}/{name}")
 
 
 def _server_environ(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:

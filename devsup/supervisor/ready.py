@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import time
 
-from devsup import logs
+from devsup import identity, logs
 from devsup.errors import ExitedEarly, InternalError, NotReady, StoppedMeanwhile
+from devsup.guard.spawn import LOOK
 from devsup.models import Row, StartResult, State
 from devsup.supervisor.view import Life, life, server_of
 from devsup.supervisor.waiting import Changes, pause
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
     from devsup.registry import Registry
     from devsup.supervisor.waiting import Ticker
 
-__all__ = ["conclude", "ended_error", "follow", "follow_down", "follow_guarded", "tail"]
+__all__ = [
+    "conclude",
+    "ended_error",
+    "follow",
+    "follow_down",
+    "follow_guarded",
+    "remind",
+    "stopped_before",
+    "tail",
+]
 
 _UP = (State.RUNNING, State.READY, State.UNHEALTHY)
 
@@ -40,6 +50,7 @@ def follow(
     ticker: Ticker,
     until_recorded: bool = False,
     restarted: bool = False,
+    failures: Sequence[Sequence[str]] = (),
 ) -> Row | None:
     """
     Wait until ``row``'s server is up, for a caller that hears of it only through the registry.
@@ -54,14 +65,15 @@ def follow(
         if changes.any():
             now = registry.row(row.id)
             if now is None:
-                return _from_history(registry, row, ())
+                return _from_history(registry, row, failures)
             if now.generation != row.generation:
                 restarted = False
             alive = life(now)
             if alive in (Life.DEAD, Life.ORPHANED):
                 return None
             if alive is Life.ENDED:
-                raise ended_error(now, ())
+                raise ended_error(now, failures)
+            remind(now)
             if not restarted and (now.state in _UP or (until_recorded and now.leader is not None)):
                 return now
             if now.state is State.STOPPING:
@@ -70,6 +82,12 @@ def follow(
             raise _not_ready(registry, row)
         ticker.tick(f"waiting for `{row.session}`", row.log)
         pause(deadline)
+
+
+def remind(row: Row) -> None:
+    """Ask the guard again for what somebody claimed who has died since, perhaps before asking."""
+    if row.stop is not None and row.guard is not None and identity.is_gone(row.stop.by):
+        identity.signal(row.guard, LOOK)
 
 
 def follow_guarded(registry: Registry, row: Row, *, deadline: float, ticker: Ticker) -> Row:
@@ -109,6 +127,7 @@ def follow_down(
                 ]
                 return (ended[0] if ended else row.replace(state=State.STOPPED)), Life.ENDED
             row, alive = now, life(now)
+            remind(row)
     return row, alive
 
 
@@ -140,13 +159,18 @@ def conclude(registry: Registry, row: Row, *, wait: bool, failures: Sequence[Seq
 def _from_history(registry: Registry, row: Row, failures: Sequence[Sequence[str]]) -> Row:
     ended = registry.ended(id=row.id, limit=1)
     if not ended:
-        raise StoppedMeanwhile(
-            f"`{row.session}` was stopped before it ran", hint=f"devsup start {row.app or row.session}"
-        )
+        raise stopped_before(row)
     last = ended[0]
     if last.state is State.EXITED:
         return last
     raise ended_error(last, failures)
+
+
+def stopped_before(row: Row) -> StoppedMeanwhile:
+    """Return the error that tells that ``row`` was stopped while it was only a reservation."""
+    return StoppedMeanwhile(
+        f"`{row.session}` was stopped before it ran", hint=f"devsup start {row.app or row.session}"
+    )
 
 
 def ended_error(

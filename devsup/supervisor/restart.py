@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from devsup import identity
-from devsup.clock import now_ms
+from devsup.clock import distinct_ms
 from devsup.errors import Busy, NotOurs
 from devsup.guard.spawn import LOOK
 from devsup.models import StartResult, StopClaim
@@ -52,7 +52,7 @@ def restart(
     registry = Registry(supervisor.home)
     held = row.stop
     dead = held.by if held is not None and identity.is_gone(held.by) else None
-    mine = StopClaim(identity.me(), now_ms(), "restart", grace, sweep=False)
+    mine = StopClaim(identity.me(), distinct_ms(), "restart", grace, sweep=False)
     claimed = registry.claim_stop(row.id, row.generation, mine, dead_holder=dead)
     if claimed is not None and claimed != mine and claimed.purpose == "stop":
         raise Busy(

@@ -18,6 +18,7 @@ from devsup import tree as trees
 from devsup.apps import commands
 from devsup.clock import now_ms
 from devsup.errors import (
+    Busy,
     DevsupError,
     InsideItself,
     InternalError,
@@ -28,6 +29,7 @@ from devsup.errors import (
     RegistryUnusable,
     Terminated,
 )
+from devsup.guard import job as jobs
 from devsup.guard.spawn import ADOPT, START
 from devsup.locks import FileLock
 from devsup.models import Row, StartResult, State
@@ -41,7 +43,7 @@ from devsup.tree import MARKER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from devsup.apps.commands import Plan
     from devsup.guard.spawn import Hearing
@@ -52,6 +54,8 @@ __all__ = ["Starter"]
 
 #: Rounds in which dead rows may stand in the way of a reservation; each removes at least one.
 _CLEARING_ROUNDS = 50
+#: Guards that may die before their server is ready until that is taken for a bug.
+_GUARDS = 3
 
 
 class Starter:
@@ -83,6 +87,9 @@ class Starter:
         self.ticker = Ticker(on_progress)
         self.scope = identity.here().key
         self.notes: list[str] = list(plan.notes)
+        #: The ids of the servers that this call has made, and how many of their guards have died.
+        self.made: set[str] = set()
+        self.lost_guards = 0
 
     def run(self) -> StartResult:
         """Return the server, started or found; see the errors of `Supervisor.start`."""
@@ -91,6 +98,11 @@ class Starter:
                 result = self._round()
                 if result is not None:
                     return result
+                if time.monotonic() >= self.deadline:
+                    raise Busy(
+                        f"`{self.plan.session}` changed again and again until the time was over",
+                        hint=f"devsup status {self.plan.app or self.plan.session}",
+                    )
         except (KeyboardInterrupt, Interrupted, Terminated) as error:
             raise self._interrupted(error) from None
 
@@ -100,12 +112,12 @@ class Starter:
         if row is None or alive in (Life.DEAD, Life.ENDED):
             return self._create()
         self._refuse_inside(row)
+        if row.state is State.STOPPING:
+            self._wait_for_end(row)
+            return None
         self._refuse_another_command(row, alive)
         if alive is Life.ORPHANED:
             self._give_guard(row)
-            return None
-        if row.state is State.STOPPING:
-            self._wait_for_end(row)
             return None
         if alive is Life.UNCLAIMED or row.state in (State.STARTING, State.RESTARTING):
             return self._join(row)
@@ -121,20 +133,24 @@ class Starter:
         self.registry.touch(row.id)
         server = server_of(row, alive)
         self._note_differences(server.port)
-        return StartResult(server, reused=True, waited_ms=self._waited(), notes=self.notes)
+        return StartResult(server, row.id not in self.made, waited_ms=self._waited(), notes=self.notes)
 
     def _join(self, row: Row) -> StartResult | None:
         trace.step(f"{row.session} is {row.state.value}: joining")
         if not self.wait and row.leader is not None:
             return self._reuse(row, Life.LIVE)
         joined = ready.follow(
-            self.registry, row, deadline=self.deadline, ticker=self.ticker, until_recorded=not self.wait
-        )
+            self.registry, row, deadline=self.deadline, ticker=self.ticker, until_recorded=not self.wait,
+            failures=self._failures(),
+        )  # fmt: skip
         if joined is None:
             return None  # its starter or its guard died: see what is left
         server = server_of(joined, life(joined))
         self._note_differences(server.port)
-        return StartResult(server, reused=True, waited_ms=self._waited(), notes=self.notes)
+        return StartResult(server, row.id not in self.made, waited_ms=self._waited(), notes=self.notes)
+
+    def _failures(self) -> Sequence[Sequence[str]]:
+        return self.plan.probe.get("failures") or ()
 
     def _note_differences(self, port: int | None) -> None:
         if self.plan.port_source == "caller" and self.plan.port not in (None, port):
@@ -171,11 +187,8 @@ class Starter:
             now = self.registry.row(row.id)
             if now is None or now.generation != row.generation or now.state is not State.STOPPING:
                 return
-            if now.stop is not None and identity.is_gone(now.stop.by) and life(now) is not Life.LIVE:
-                # Its stopper and its guard are dead: finish what they began.
-                from devsup.supervisor.stop import stop_all_of
-
-                stop_all_of(self.home, self.project, [], [now], grace=now.stop.grace, sweep=now.stop.sweep)
+            if identity.is_gone(now.stop.by) if now.stop is not None else life(now) is not Life.LIVE:
+                self._finish_stop(now)
                 return
             pause(self.deadline)
         raise LockTimeout(
@@ -184,14 +197,22 @@ class Starter:
             details={"holder": {"pid": row.stop.by.pid} if row.stop else None},
         )
 
+    def _finish_stop(self, row: Row) -> None:
+        # Whoever began it is dead, perhaps before the guard was asked: a start would wait for ever.
+        from devsup.shutdown import DEFAULT_GRACE
+        from devsup.supervisor.stop import stop_all_of
+
+        grace, sweep = (row.stop.grace, row.stop.sweep) if row.stop is not None else (DEFAULT_GRACE, False)
+        stop_all_of(self.home, self.project, [], [row], grace=grace, sweep=sweep)
+
     # -- a server that is to be made -----------------------------------------------------------------
 
     def _create(self) -> StartResult | None:
         executable = commands.validate(self.plan, self.environ)
         lock = FileLock(self.home.session_lock(self.scope, self.project, self.plan.session), purpose="start")
-        if not self._lock(lock):
-            return None
         try:
+            if not self._lock(lock):
+                return None
             row = self._find()
             alive = life(row) if row is not None else Life.DEAD
             if row is not None and alive not in (Life.DEAD, Life.ENDED):
@@ -203,8 +224,8 @@ class Starter:
             hearing = self._spawn(reserved, executable)
         finally:
             lock.release()
-        tidy(self.home, reserved, self.registry.rows())
         with hearing:
+            tidy(self.registry, reserved)
             return self._wait_ready(reserved, hearing)
 
     def _lock(self, lock: FileLock) -> bool:
@@ -263,6 +284,7 @@ class Starter:
                 dead += [row for row in more if row not in dead]
             else:
                 self.plan = plan
+                self.made.add(reserved.id)
                 trace.step(f"reserved {plan.session}, generation {reserved.generation}, port {plan.port}")
                 return reserved
         raise InternalError(f"the registry would not take `{self.plan.session}`")
@@ -292,33 +314,51 @@ class Starter:
         try:
             hearing = launch_guard(self.home, row, self.plan, executable, self.environ, mode=START)
         except OSError as error:
-            self.registry.withdraw(row.id, row.generation)
+            self._withdraw(row)
             raise _unwritable(self.home, error) from error
         except DevsupError:
-            self.registry.withdraw(row.id, row.generation)
+            self._withdraw(row)
             raise
         heard = hearing.wait("l", self.deadline)
         if not heard and hearing.ended:
             # It said nothing and ended: either it lost the reservation to a stop, or it could not run.
-            if "c" not in hearing.steps and self.registry.withdraw(row.id, row.generation):
+            now = self.registry.row(row.id)
+            if "c" not in hearing.steps and self._withdraw(row):
                 hearing.__exit__()
+                if now is not None and now.stop is not None:
+                    raise ready.stopped_before(row)
                 tail = ready.tail(self.home.guard_log(row.project, row.session))
                 raise InternalError(f"the guard of `{row.session}` did not start", details={"log_tail": tail})
         elif heard:
             trace.step("the server is recorded")
         return hearing
 
-    def _wait_ready(self, row: Row, hearing: Hearing) -> StartResult:
+    def _withdraw(self, row: Row) -> bool:
+        """Take back a reservation that no guard has claimed, and what its guard was to run."""
+        withdrawn = self.registry.withdraw(row.id, row.generation)
+        if withdrawn:
+            jobs.remove(self.home.job(row.id))
+        return withdrawn
+
+    def _wait_ready(self, row: Row, hearing: Hearing) -> StartResult | None:
         if self.wait:
             while not hearing.wait("r", min(self.deadline, time.monotonic() + self.ticker.slice)):
                 self.ticker.tick(f"waiting for `{row.session}`", row.log)
                 if hearing.ended or time.monotonic() >= self.deadline:
                     break
             trace.step(f"the guard said {hearing.steps!r}")
-        now = ready.conclude(
-            self.registry, row, wait=self.wait, failures=self.plan.probe.get("failures") or ()
-        )
+        if self.wait and hearing.ended and "r" not in hearing.steps:
+            # The pipe of a guard that is killed is closed a moment before it counts as dead.
+            now = ready.follow(
+                self.registry, row, deadline=self.deadline, ticker=self.ticker, failures=self._failures()
+            )
+        else:
+            now = ready.conclude(self.registry, row, wait=self.wait, failures=self._failures())
         if now is None:
+            self.lost_guards += 1
+            if self.lost_guards < _GUARDS:
+                self.notes.append("its guard died before it was ready; another one went on")
+                return None
             raise InternalError(
                 f"the guard of `{row.session}` died; its server may live",
                 hint="devsup list",
@@ -342,21 +382,26 @@ class Starter:
             now = self.registry.row(row.id)
             if now is None or life(now) is not Life.ORPHANED:
                 return
+            if now.leader is None or not self._is_unclaimed(now):
+                pause(self.deadline)  # its child is about to end at the gate, or somebody is about to end it
+                return
             with launch_guard(self.home, now, self.plan, now.command[0], self.environ, mode=ADOPT) as hearing:
                 hearing.wait("l", self.deadline)
             self.notes.append("its guard had died; it has a new one")
         finally:
             lock.release()
 
+    def _is_unclaimed(self, row: Row) -> bool:
+        """Tell whether nobody is ending ``row``; a claim whose holder died with the guard is given back."""
+        if row.stop is None:
+            return True
+        return identity.is_gone(row.stop.by) and self.registry.unclaim(row.id, row.generation, row.stop)
+
     def _interrupted(self, error: BaseException) -> DevsupError:
         """Say what an interrupted start leaves: nothing, or a tracked server."""
         kind = Terminated if isinstance(error, Terminated) else Interrupted
         row = self._find()
-        if (
-            row is not None
-            and row.starter == identity.me()
-            and self.registry.withdraw(row.id, row.generation)
-        ):
+        if row is not None and row.starter == identity.me() and self._withdraw(row):
             return kind("interrupted; nothing was started")
         row = self._find()
         if row is None or life(row) in (Life.DEAD, Life.ENDED):

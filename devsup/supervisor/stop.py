@@ -15,7 +15,7 @@ import signal
 import time
 
 from devsup import identity, shutdown, trace
-from devsup.clock import now_ms
+from devsup.clock import distinct_ms, now_ms
 from devsup.errors import DevsupError, Survivors
 from devsup.guard import job as jobs
 from devsup.models import Member, Outcome, Row, State, StopClaim, StopResult
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from threading import Thread
     from typing import Any
 
+    from devsup.models import Identity
     from devsup.paths import Home
     from devsup.supervisor.targets import Target
 
@@ -159,22 +160,22 @@ class _Stop:
             return True
         held = row.stop
         dead = held.by if held is not None and identity.is_gone(held.by) else None
-        mine = StopClaim(identity.me(), now_ms(), "stop", self.grace, self.sweep)
+        mine = StopClaim(identity.me(), distinct_ms(), "stop", self.grace, self.sweep)
         if held is None or dead is not None or held.purpose == "restart":  # a stop outranks a restart
             held = self.registry.claim_stop(row.id, row.generation, mine, dead_holder=dead)
         if held == mine:
             self.mine = mine
             trace.step(f"claimed the stop of {row.session}")
             return True
-        if held is not None:
-            # Whoever ends first, the guard or the caller that asked for it, there is news.
-            waits_on = row.guard if row.guard is not None and not identity.is_gone(row.guard) else held.by
-            self.handle = identity.wait_handle(waits_on)
+        if held is not None and row.guard is not None and not identity.is_gone(row.guard):
+            self.handle = _handle_of(row.guard)
+        # Without a guard the holder does it, and that may live on (an agent's): look again.
         return False
 
     def _proceed(self, row: Row, alive: Life) -> None:
         if row.guard is None:
             if self.registry.withdraw(row.id, row.generation):
+                jobs.remove(self.home.job(row.id))
                 self._finish(Outcome.STOPPED, port_free=True)
             return  # its guard has claimed it meanwhile: the next step asks that
         if alive is Life.LIVE:
@@ -192,7 +193,7 @@ class _Stop:
             identity.signal(row.guard, signal.SIGCONT)
             self.asked = True
             trace.step(f"asked guard {row.guard.pid} to stop {row.session}")
-        self.handle = identity.wait_handle(row.guard)
+        self.handle = _handle_of(row.guard)
 
     def _end_deaf_guard(self, row: Row) -> None:
         # Stopped by a debugger, say. It is ours, and without it the tree can be ended from here.
@@ -220,11 +221,11 @@ class _Stop:
             state = State.STOPPED if outcome is Outcome.STOPPED else State.CRASHED
             reason = "stop" if outcome is Outcome.STOPPED else "found dead: neither it nor its guard was left"
             stored = {**plain, "survivors": [], "left_running": [one.asdict() for one in ended.left_running]}
+            jobs.remove(self.home.job(row.id))
             Registry(self.home).finish(
                 row.id, row.generation, state=state, exit_code=None, signal=None, reason=reason,
                 by=f"pid {os.getpid()}", outcome=stored, keep=False, at=now_ms(),
             )  # fmt: skip
-            jobs.remove(self.home.job(row.id))
             self._finish(outcome, seen=plain)
         except (DevsupError, OSError) as error:
             # The processes are ended in any case; what could not be written is said.
@@ -300,6 +301,13 @@ class _Stop:
         if self.handle is not None:
             os.close(self.handle)
             self.handle = None
+
+
+def _handle_of(who: Identity) -> int | None:
+    try:
+        return identity.wait_handle(who)
+    except OSError:
+        return None  # no pidfd here, or no descriptor left: looked at every 20 ms instead
 
 
 def _members(value: object) -> list[Member]:

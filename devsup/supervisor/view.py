@@ -64,9 +64,11 @@ def life(row: Row) -> Life:
 
 
 def _has_members(row: Row) -> bool:
-    from devsup.tree import members
+    from devsup.tree import kept, members
 
-    return bool(members(tree_of(row), full=True))
+    tree = tree_of(row)
+    infos = members(tree, full=True)
+    return len(infos) > len(kept(tree, infos))  # an editor that it opened is not the server
 
 
 class Sockets:
