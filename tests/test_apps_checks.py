@@ -196,6 +196,12 @@ def test_npx_never_fetches_what_is_not_installed(temporary: Path, words: str) ->
     assert found[1] == f"run `npm install next` in {temporary}/bare"
 
 
+def test_npx_does_not_take_another_version_from_the_path(temporary: Path) -> None:
+    program(temporary / "bin/expo")
+    lay(temporary, {"package.json": EXPO})
+    assert fails(MissingDependencies, temporary, "npx", "expo", "start", path=f"{temporary}/bin")
+
+
 def test_a_program_on_the_path_may_be_typed(temporary: Path) -> None:
     program(temporary / "bin/expo")
     assert checked(temporary, "expo", "start", path=f"{temporary}/bin") == f"{temporary}/bin/expo"

@@ -235,8 +235,9 @@ def test_a_port_is_given_like_this(
     assert (found.port, found.port_source, found.notes) == (port, source, [])
 
 
-def test_a_port_that_cannot_be_replaced_is_noted(temporary: Path) -> None:
-    root = lay(temporary, {"package.json": package("next", dev="A=1 next dev -p 3005 && x")})
+@pytest.mark.parametrize("text", ["A=1 next dev -p 3005 && x", "A=1 next dev -p 3005 # x"])
+def test_a_port_that_cannot_be_replaced_is_noted(temporary: Path, text: str) -> None:
+    root = lay(temporary, {"package.json": package("next", dev=text)})
     for asked in (4000, "auto"):
         found = plan_of(root, port=asked)
         assert shown(found, root) == "npm run dev"
@@ -490,6 +491,7 @@ TYPED: list[tuple[str, str, str | None, str, str, str]] = [
     (SITE, "npx next@canary dev", "web", "next", "PORT=3000 npx next@canary dev", SITE),
     (SITE, "bun --bun run dev", "web", "next", "PORT=3000 bun --bun run dev", SITE),
     (SITE, "bunx --bun next dev", "web", "next", "PORT=3000 bunx --bun next dev", SITE),
+    (PHONE, "npm start -- -c", "mobile", "expo", "npm start -- -c --port 8081", PHONE),
     (PHONE, "yarn start -c", "mobile", "expo", "yarn start -c --port 8081", PHONE),
     # everything else is a command
     (SITE, "npm run build", None, "command", "npm run build", SITE),
@@ -547,8 +549,9 @@ def test_a_typed_script_that_only_runs_an_apps_is_the_app(temporary: Path) -> No
         )
     found = plan_of(root, ".", "npm", "run", "fast")
     assert (found.app, shown(found, root), found.cwd) == ("web", "PORT=3000 npm run fast", str(root / SITE))
-    found = plan_of(root, ".", "npm", "run", "dev", "--", "--turbo")
-    assert (found.app, found.kind, found.cwd) == (None, "command", str(root))
+    for words in ("npm run dev -- --turbo", "bun --bun run dev"):
+        found = plan_of(root, ".", *words.split())
+        assert (found.app, found.kind, found.cwd) == (None, "command", str(root))
 
 
 def test_the_folder_of_a_typed_server_is_the_apps(temporary: Path) -> None:

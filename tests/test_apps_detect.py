@@ -193,6 +193,7 @@ KINDS: dict[str, tuple[dict[str, object], list[str], str | None, str | None]] = 
         "dev",
     ),
     "custom server, no config": (package("next", dev="tsx server.ts"), ["src/app/page.tsx"], "next", "dev"),
+    "a monorepo's script beside pages": (package("next", dev="turbo dev"), ["next.config.js"], "next", None),
     "a library for Next.js": (package("next", dev="tsup --watch"), [], "command", "dev"),
     "a library without scripts": (package("next", "react"), [], None, None),
     "no script at all": (package("next"), ["next.config.ts"], "next", None),
@@ -314,6 +315,17 @@ def test_a_deep_app_takes_no_name_from_another(temporary: Path) -> None:
         "a/b/c/x": ("x", "next", "dev", "npm"),
     }
     assert found_in(root, "a/b/c/site")["a/b/c/site"][0] == "site"
+    lay(root, {"other/package.json": NEXT})
+    assert found_in(root, "a/b/c/x")["a/b/c/x"][0] == "x"
+    assert found_in(root, "a/b/c/site")["a/b/c/site"][0] == "a-b-c-site"
+
+
+def test_a_deep_app_takes_no_folders_name_either(temporary: Path) -> None:
+    root = lay(temporary, {"web/package.json": package(dev="vite"), "a/b/c/site/package.json": NEXT})
+    assert found_in(root, "a/b/c/site") == {
+        "web": ("web", "command", "dev", "npm"),
+        "a/b/c/site": ("site", "next", "dev", "npm"),
+    }
 
 
 def test_standing_in_installed_packages_finds_none_of_them(temporary: Path) -> None:
@@ -332,6 +344,8 @@ def test_symlinks_lead_to_one_app_and_never_in_circles(temporary: Path) -> None:
     (root / "api").symlink_to("a/b/c/api")
     (root / "outside").symlink_to(temporary / "other")
     (root / "nowhere").symlink_to("missing")
+    lay(root, {".cache/copy/package.json": NEXT})
+    (root / "hidden").symlink_to(".cache/copy")
     assert found_in(root) == {
         "apps/web": ("web", "next", "dev", "npm"),
         "a/b/c/api": ("api", "command", "dev", "npm"),
@@ -347,15 +361,22 @@ def test_many_circles_cost_nothing(temporary: Path) -> None:
     assert found_in(root) == {"a/web": ("web", "next", "dev", "npm")}
 
 
-def test_another_worktree_inside_is_not_a_part_of_the_project(temporary: Path) -> None:
+@pytest.mark.parametrize("patterns", [[], ["**"], ["*/*/web", "*/web", "trees/two", "three"]], ids=str)
+def test_another_worktree_inside_is_not_a_part_of_the_project(temporary: Path, patterns: list[str]) -> None:
     """Its apps are the other project's: found from both, one folder would have two servers."""
-    root = lay(temporary / "shop", {"web/package.json": NEXT, "package.json": package(workspaces=["**"])})
+    root = lay(
+        temporary / "shop",
+        {"web/package.json": NEXT, "package.json": package(workspaces=patterns, dev="turbo dev")},
+    )
     git(root, "init", "-q")
     git(root, "add", ".")
     git(root, "commit", "-qm", "one")
     git(root, "worktree", "add", "-q", "trees/two")
-    assert found_in(root) == {"web": ("web", "next", "dev", "npm")}
-    assert found_in(root / "trees/two") == {"web": ("web", "next", "dev", "npm")}
+    git(root, "worktree", "add", "-q", "three")
+    web, shop = ("web", "next", "dev", "npm"), ("shop", "command", "dev", "npm")
+    assert found_in(root) == {".": shop, "web": web}
+    assert found_in(root / "trees/two") == {".": ("two", *shop[1:]), "web": web}
+    assert found_in(root / "three") == {".": ("three", *shop[1:]), "web": web}
 
 
 def test_a_repository_inside_a_common_project_is_a_part_of_it(temporary: Path) -> None:
@@ -512,6 +533,14 @@ def test_a_root_that_only_runs_an_app_is_that_app(temporary: Path, text: str) ->
         choose(str(root), str(root / "apps/ui"))
     with pytest.raises(NotFound):
         choose(str(root), str(root), "shop")
+
+
+def test_a_root_that_does_something_first_is_an_app_of_its_own(temporary: Path) -> None:
+    tree: Tree = {
+        "package.json": package(dev="cd web && npm run dev", predev="make"),
+        "web/package.json": NEXT,
+    }
+    assert found_in(lay(temporary / "shop", tree))["."][0] == "shop"
 
 
 @pytest.mark.parametrize(

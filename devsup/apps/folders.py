@@ -156,8 +156,8 @@ class Folders:
             found, level = dict.fromkeys(folders), folders
             for _ in range(MAX_DEPTH):
                 below = [child for folder in level if self._ours(folder) for child in self.children(folder)]
-                # Symlinks that lead in circles would double the folders at each level.
-                level = [folder for folder in dict.fromkeys(below) if folder not in found]
+                # Each folder once: symlinks that lead in circles would multiply them at each level.
+                level = list(dict.fromkeys(below))
                 found.update(dict.fromkeys(level))
             return list(found)
         if not any(sign in segment for sign in "*?{"):

@@ -46,11 +46,9 @@ class Call(Record):
 
 
 def plain_words(text: str) -> list[str]:
-    """Return the words of a script that needs no shell; empty if it does, or sets a variable first."""
+    """Return the words of a script that the shell would pass on as they are; empty if it would not."""
     words = text.split()
-    if not words or "=" in words[0] or any(not PLAIN.issuperset(word) for word in words):
-        return []
-    return words
+    return words if all(PLAIN.issuperset(word) for word in words) else []
 
 
 def delegates(text: str) -> bool:
