@@ -96,7 +96,7 @@ WITHOUT = {
     "status": "apps.detect guard logs supervisor.start supervisor.stop shutdown",
     "url": "apps.detect guard logs supervisor.start supervisor.stop shutdown",
     "logs": "apps.detect guard supervisor.start supervisor.stop shutdown",
-    "wait": "apps.detect guard supervisor.start supervisor.stop shutdown",
+    "wait": "apps.detect guard.loop supervisor.start supervisor.stop shutdown",
     "stop": "apps.detect supervisor.start logs",
     "start": "supervisor.stop shutdown",
     "restart": "supervisor.start",
@@ -119,7 +119,7 @@ def test_the_hot_lane_loads_what_its_list_allows(devsup: Devsup, project: Path) 
 
 #: What a guard may load: what runs beside every server for as long as that lives is counted in megabytes.
 #: (`os` and what it needs are loaded by an interpreter that runs `site`, which a guard does not.)
-GUARD = lane.ALLOWED | {"ctypes", "datetime", "genericpath", "os", "posixpath", "sqlite3", "stat"}
+GUARD = lane.ALLOWED | {"ctypes", "datetime", "genericpath", "os", "posixpath", "sqlite3", "stat", "struct"}
 
 
 def test_a_guard_loads_little_and_everything_before_it_is_needed() -> None:
