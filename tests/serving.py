@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,19 @@ import pytest
 
 from devsup.paths import Home
 from devsup.registry import Registry
-from tests.support import SERVERS, Answer, fetch, is_listening, processes_of, server_argv, wait_until
+from tests.support import (
+    COMMAND_TIMEOUT,
+    SERVERS,
+    Answer,
+    fetch,
+    is_listening,
+    processes_of,
+    server_argv,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from subprocess import Popen
 
     from devsup.models import Row
     from tests.support import Devsup
@@ -129,8 +138,22 @@ class Servers:
         """Return what the registry holds."""
         return Registry(Home(str(self.home))).rows()
 
+    def run(self, *command: object) -> Answer:
+        """Run a program in the project that answers as devsup does."""
+        words = [str(word) for word in command]
+        done = subprocess.run(
+            words,
+            cwd=self.project,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+        )
+        return Answer(tuple(words), done.returncode, done.stdout, done.stderr)
+
     @staticmethod
-    def answer(child: Popen[str], out: str, err: str) -> Answer:
+    def answer(child: subprocess.Popen[str], out: str, err: str) -> Answer:
         """Return what a `devsup` that was started by `devsup_popen` has said."""
         assert isinstance(child.args, list)
         return Answer(tuple(map(str, child.args)), child.returncode, out, err)
@@ -146,7 +169,7 @@ class Servers:
         self._forgotten(*ports)
 
     def nothing_stays(self, *ports: int | None) -> None:
-        """Fail as `nothing_is_left`, but wait for what ends by itself: Next's flush, a guard without a server."""
+        """Fail as `nothing_is_left`, but wait for what ends by itself: Next's flush, a guard on its way."""
         wait_until(lambda: processes_of(self.home) == [], 5)
         self._forgotten(*ports)
 
