@@ -160,18 +160,21 @@ def update(
     event: str | None,
     reason: str | None,
 ) -> bool:
-    """Set columns of a live row; its state only while nobody has claimed the stop."""
-    columns = ", ".join(f"{name} = ?" for name in values) or "live = live"
+    """
+    Set columns of a live row; its state only while nobody has claimed the stop.
+
+    Without an event it is a single statement.
+    """
+    columns = ", ".join([f"{name} = ?" for name in values]) or "live = live"
     unclaimed = " AND stop IS NULL" if "state" in values else ""
-    found = db.execute(
-        f"UPDATE runs SET {columns} WHERE id = ? AND generation = ? AND live = 1{unclaimed}"
-        " RETURNING project, session, leader",
-        (*values.values(), server, generation),
-    ).fetchall()
-    if event is not None:
-        for project, session, leader in found:
-            about = About(project, session, server, generation)
-            add_event(db, event, about, pid=pid_of(leader), reason=reason)
+    statement = f"UPDATE runs SET {columns} WHERE id = ? AND generation = ? AND live = 1{unclaimed}"
+    bound = (*values.values(), server, generation)
+    if event is None:
+        return db.execute(statement, bound).rowcount > 0
+    found = db.execute(f"{statement} RETURNING project, session, leader", bound).fetchall()
+    for project, session, leader in found:
+        about = About(project, session, server, generation)
+        add_event(db, event, about, pid=pid_of(leader), reason=reason)
     return bool(found)
 
 

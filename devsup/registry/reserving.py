@@ -65,10 +65,12 @@ def _end_dead(db: Database, row: Row, now: int) -> None:
 def _end_lost(db: Database, scope: str, now: int) -> None:
     """End the rows of this machine's earlier boots."""
     machine, boot, _ = scope.split("/", 2)
-    # "0" is the character after "/": the range is everything of this machine, and the index knows it.
+    # Everything of this machine but what is of this very scope; "0" is the character after "/". Two ranges of
+    # an index, so that the live rows, of which there may be many, are not even looked at.
     found = db.execute(
-        "SELECT id, scope FROM runs WHERE live = 1 AND scope > ? AND scope < ?",
-        (f"{machine}/", f"{machine}0"),
+        "SELECT id, scope FROM runs WHERE live = 1 AND scope > ?1 AND scope < ?2"
+        " UNION ALL SELECT id, scope FROM runs WHERE live = 1 AND scope > ?2 AND scope < ?3",
+        (f"{machine}/", scope, f"{machine}0"),
     ).fetchall()
     for server, other in found:
         if other.split("/", 2)[1] != boot:
@@ -106,7 +108,7 @@ def _refuse(db: Database, row: Row, limit: int) -> None:
         if folder:
             raise FolderBusy(folder[0])
     [(running,)] = db.execute(
-        "SELECT count(*) FROM runs WHERE live = 1 AND scope = ?", (row.scope,)
+        "SELECT count(*) FROM (SELECT 1 FROM runs WHERE live = 1 AND scope = ? LIMIT ?)", (row.scope, limit)
     ).fetchall()
     if running >= limit:
         raise LimitReached(

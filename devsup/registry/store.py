@@ -155,16 +155,17 @@ class Registry(Transactions):
         False, with nothing changed, if the generation has ended, or if there is a `state` and a stop claim:
         who is being stopped is not declared ready.
         """
-        values: dict[str, object] = {
-            "port": port,
-            "url": url,
-            "listener_pid": listener_pid,
-            "listener_inode": listener_inode,
-            "ready_at": ready_at,
-        }
-        values = {name: value for name, value in values.items() if value is not KEEP}
-        if state is not None:
-            values["state"] = state.value
+        values: dict[str, object] = {} if state is None else {"state": state.value}
+        if port is not KEEP:
+            values["port"] = port
+        if url is not KEEP:
+            values["url"] = url
+        if listener_pid is not KEEP:
+            values["listener_pid"] = listener_pid
+        if listener_inode is not KEEP:
+            values["listener_inode"] = listener_inode
+        if ready_at is not KEEP:
+            values["ready_at"] = ready_at
         return bool(
             self._run(
                 lambda db: frozen.update(db, id, generation, values, event=event, reason=reason),
