@@ -11,7 +11,6 @@ import time
 
 from devsup import identity, logs
 from devsup.errors import ExitedEarly, InternalError, NotReady, StoppedMeanwhile
-from devsup.guard.spawn import LOOK
 from devsup.models import Row, StartResult, State
 from devsup.supervisor.view import Life, life, server_of
 from devsup.supervisor.waiting import Changes, pause
@@ -87,6 +86,8 @@ def follow(
 def remind(row: Row) -> None:
     """Ask the guard again for what somebody claimed who has died since, perhaps before asking."""
     if row.stop is not None and row.guard is not None and identity.is_gone(row.stop.by):
+        from devsup.guard.spawn import LOOK
+
         identity.signal(row.guard, LOOK)
 
 
