@@ -103,8 +103,11 @@ class Supervisor:
             self.home, plan, project=self.project, deadline=deadline, wait=wait, environ=environ,
             given_env=env or {}, given_command=given, on_progress=on_progress,
         )  # fmt: skip
-        result = starter.run()
-        return result.replace(notes=[*starter.registry.warnings, *result.notes])
+        try:
+            result = starter.run()
+        finally:
+            self.notes += starter.registry.warnings  # also beside an error
+        return result.replace(notes=[*self.notes, *result.notes])
 
     def restart(
         self, target: str, *, timeout: float = START_TIMEOUT, grace: float = STOP_GRACE,
