@@ -6,8 +6,6 @@ the folder to itself. A crash at any point leaves either the old file, or no fil
 there was one: the next command then rebuilds from the living.
 """
 
-# ruff: noqa: S608
-# The statement is put together from names in this package.
 from __future__ import annotations
 
 import os
@@ -16,9 +14,10 @@ import time
 from devsup.clock import now_ms
 from devsup.registry import frozen, schema
 from devsup.registry._sqlite import sqlite3
-from devsup.registry.codec import RUN_COLUMNS, description, run_values, text
+from devsup.registry.codec import text
 from devsup.registry.failures import Starved, translate, unusable
 from devsup.registry.floor import highest_generation
+from devsup.registry.reserving import insert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,14 +27,12 @@ if TYPE_CHECKING:
     from devsup.paths import Home
     from devsup.registry.locking import FileLock
 
-__all__ = ["adopt", "build", "set_aside"]
+__all__ = ["adopt", "build", "highest_generation", "set_aside"]
 
 #: The database first: a database without its WAL would be read as an older, sound one.
 _PARTS = ("", "-wal", "-shm", "-journal")
 #: Tried in this order; the second is for filesystems without shared memory maps.
 _JOURNALS = ("wal", "delete")
-
-_INSERT_RUN = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES ({', '.join('?' * (RUN_COLUMNS.count(',') + 1))})"
 
 
 def set_aside(home: Home) -> str | None:
@@ -113,14 +110,6 @@ def _fill(address: str, journal: str, rows: list[Row], generation: int, *, annou
         connection.execute("COMMIT")
     finally:
         connection.close()
-
-
-def insert(connection: sqlite3.Connection, row: Row) -> None:
-    """Insert a live row and its description."""
-    connection.execute(_INSERT_RUN, run_values(row))
-    connection.execute(
-        "INSERT OR REPLACE INTO servers (id, description) VALUES (?, ?)", (row.id, description(row))
-    )
 
 
 def _raise_numbers(connection: sqlite3.Connection) -> None:

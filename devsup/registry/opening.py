@@ -24,9 +24,7 @@ from devsup.errors import RegistryUnusable
 from devsup.paths import check_home, ensure_home
 from devsup.registry import schema
 from devsup.registry._sqlite import sqlite3
-from devsup.registry.building import adopt, build, set_aside
 from devsup.registry.failures import Damaged, Starved, translate
-from devsup.registry.floor import highest_generation
 from devsup.registry.locking import PATIENCE, FileLock
 
 TYPE_CHECKING = False
@@ -253,6 +251,8 @@ def _replace(
     lock.exclude()
     if _inode(home.registry) != seen:
         return  # somebody else was here between our two locks
+    from devsup.registry.building import build, set_aside  # once in the life of most registries
+
     first = seen is None and lock.stamp is None
     rows = rebuild()
     place = set_aside(home)
@@ -283,6 +283,8 @@ def _settle(
     lock.exclude()
     if _inode(home.registry) != seen or lock.stamp == seen:
         return
+    from devsup.registry.building import adopt, highest_generation
+
     rows = rebuild()
     floor = max(lock.generation(), highest_generation(home, rows))
     connection = _connect(home, lock, seen, any_schema=True)

@@ -4,6 +4,8 @@ The rows of a registry that was lost, from the processes that live and from what
 Guards, servers and their descendants carry a marker (home, project, session, id, generation);
 ``servers/<id>.json`` says the rest. A look at a moving target: what ends meanwhile is found dead by whoever
 looks next, and nothing starts meanwhile, since a start needs the registry whose lock our caller holds.
+
+A guard imports this module at its start, and with it all that a rebuild needs: the package may be gone later.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 from devsup import identity, system, tree
 from devsup.clock import now_ms
 from devsup.models import Identity, Row, State
+from devsup.registry import building
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from devsup.system import Listener, ProcessInfo
     from devsup.tree import Marker
 
-__all__ = ["living"]
+__all__ = ["building", "living"]
 
 _GUARDS = ("devsup/guard", "devsup.guard")
 #: The guard of a server whose guard is dead: no kernel gives out this pid, so it is gone by every test. A row

@@ -5,14 +5,16 @@ Called inside a write transaction. What the caller has proven dead is ended only
 processes; what lives is never ended here.
 """
 
+# ruff: noqa: S608
+# The statement is put together from names in this package.
+
 from __future__ import annotations
 
 from devsup.clock import now_ms
 from devsup.errors import LimitReached
 from devsup.models import State
 from devsup.registry import frozen
-from devsup.registry.building import insert
-from devsup.registry.codec import identity_text, text
+from devsup.registry.codec import RUN_COLUMNS, description, identity_text, run_values, text
 from devsup.registry.errors import FolderBusy, PortLeased, SessionBusy
 from devsup.registry.queries import rows
 
@@ -21,9 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from devsup.models import Row
+    from devsup.registry._sqlite import sqlite3
     from devsup.registry.opening import Database
 
-__all__ = ["lease", "reserve"]
+__all__ = ["insert", "lease", "reserve"]
+
+_INSERT_RUN = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES ({', '.join('?' * (RUN_COLUMNS.count(',') + 1))})"
 
 
 def reserve(
@@ -48,6 +53,14 @@ def reserve(
     reserved = row.replace(generation=generation, log=log_of(generation))
     insert(db.connection, reserved)
     return reserved
+
+
+def insert(connection: sqlite3.Connection, row: Row) -> None:
+    """Insert a live row and its description."""
+    connection.execute(_INSERT_RUN, run_values(row))
+    connection.execute(
+        "INSERT OR REPLACE INTO servers (id, description) VALUES (?, ?)", (row.id, description(row))
+    )
 
 
 def _end_dead(db: Database, row: Row, now: int) -> None:

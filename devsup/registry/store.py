@@ -11,7 +11,7 @@ reservation meets somebody else's. Any number of processes and threads may use i
 from __future__ import annotations
 
 from devsup.clock import now_ms
-from devsup.registry import frozen, queries, reserving
+from devsup.registry import frozen, queries
 from devsup.registry.codec import identity_text, text
 from devsup.registry.frozen import KEEP, Keep
 from devsup.registry.queries import Snapshot
@@ -93,6 +93,8 @@ class Registry(Transactions):
         :raises SessionBusy, FolderBusy, PortLeased: who is in the way
         :raises LimitReached: as many servers run as are allowed
         """
+        from devsup.registry import reserving  # `list` does without it
+
         reserved = self._run(
             lambda db: reserving.reserve(
                 db, row, dead=dead, limit=limit, port=port if lease else None, log_of=log_of
@@ -253,6 +255,8 @@ class Registry(Transactions):
 
         :raises PortLeased: another server has it
         """
+        from devsup.registry import reserving
+
         self._run(lambda db: reserving.lease(db, netns, port, id), write=True)
 
     def leases(self, netns: str) -> dict[int, str]:
