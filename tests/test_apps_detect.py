@@ -10,6 +10,7 @@ import pytest
 
 from devsup.apps import manifest, naming
 from devsup.apps.detect import App, choose, find_apps, survey
+from devsup.apps.folders import Folders
 from devsup.errors import Ambiguous, ConfigInvalid, NotFound
 from tests.apps_layouts import EXPO, METRO, NEXT, Tree, git, lay, package
 
@@ -352,13 +353,22 @@ def test_symlinks_lead_to_one_app_and_never_in_circles(temporary: Path) -> None:
     }
 
 
-def test_many_circles_cost_nothing(temporary: Path) -> None:
+def test_many_circles_cost_nothing(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten links to one folder, six levels of a `**`: without memory that is a million folders."""
     root = lay(temporary, {"package.json": package(workspaces=["**"]), "a/web/package.json": NEXT})
     for number in range(10):
         (root / f"a/loop{number}").symlink_to(".")
         (root / f"a/web/loop{number}").symlink_to("..")
+    asked: list[str] = []
+    children = Folders.children
+
+    def counting(self: Folders, folder: str) -> list[str]:
+        asked.append(folder)
+        return children(self, folder)
+
+    monkeypatch.setattr(Folders, "children", counting)
     assert found_in(root) == {"a/web": ("web", "next", "dev", "npm")}
+    assert len(asked) < 50
 
 
 @pytest.mark.parametrize("patterns", [[], ["**"], ["*/*/web", "*/web", "trees/two", "three"]], ids=str)

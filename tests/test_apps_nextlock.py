@@ -130,6 +130,13 @@ def test_looking_leaves_no_lock_and_no_descriptor(app: Path) -> None:
     assert len(after) == len(before)
 
 
+def test_two_who_look_at_once_do_not_see_each_other(app: Path) -> None:
+    """An exclusive look would take another devsup's look for a server."""
+    with (app / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert nextlock.running(str(app)) is None
+
+
 def test_a_fifo_in_its_place_does_not_hang(app: Path) -> None:
     os.mkfifo(app / LOCK)
     assert nextlock.running(str(app)) is None
