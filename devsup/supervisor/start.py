@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Starter"]
 
+#: Seconds that a guard gets to record its server, whatever the caller's deadline; it needs some 60 ms.
+_HAND_OVER = 5.0
 #: Rounds in which dead rows may stand in the way of a reservation; each removes at least one.
 _CLEARING_ROUNDS = 50
 #: Guards that may die before their server is ready until that is taken for a bug.
@@ -153,8 +155,9 @@ class Starter:
         return self.plan.probe.get("failures") or ()
 
     def _note_differences(self, port: int | None) -> None:
-        if self.plan.port_source == "caller" and self.plan.port not in (None, port):
-            self.notes.append(f"it already runs on port {port}; --port {self.plan.port} was not applied")
+        sources = ("caller", "command") if self.given_command else ("caller",)
+        if self.plan.port_source in sources and self.plan.port not in (None, port):
+            self.notes.append(f"it already runs on port {port}; port {self.plan.port} was not applied")
         if self.given_env:
             self.notes.append("it already runs; --env was not applied (`devsup stop` it first)")
 
@@ -167,7 +170,8 @@ class Starter:
             )
 
     def _refuse_another_command(self, row: Row, alive: Life) -> None:
-        if row.cwd == self.plan.cwd and row.command == self._command_with(row.asked_port):
+        same = row.kind == self.plan.kind and commands.same_command(row.kind, row.command, self.plan.command)
+        if same and row.cwd == self.plan.cwd:
             return
         running, asked = " ".join(row.command), " ".join(self.plan.command)
         raise NameTaken(
@@ -176,10 +180,6 @@ class Starter:
             hint=f"devsup stop {row.app or row.session}",
             details={"server": server_of(row, alive), "command": self.plan.command, "cwd": self.plan.cwd},
         )
-
-    def _command_with(self, port: int | None) -> list[str]:
-        """Return the command as it would be on ``port``: another port makes no other command."""
-        return self.plan.command if port is None else self.plan.with_port(port).command
 
     def _wait_for_end(self, row: Row) -> None:
         while time.monotonic() < self.deadline:
@@ -319,7 +319,8 @@ class Starter:
         except DevsupError:
             self._withdraw(row)
             raise
-        heard = hearing.wait("l", self.deadline)
+        # A reservation that no guard has claimed would be a dead caller's when this one ends.
+        heard = hearing.wait("l", max(self.deadline, time.monotonic() + _HAND_OVER))
         if not heard and hearing.ended:
             # It said nothing and ended: either it lost the reservation to a stop, or it could not run.
             now = self.registry.row(row.id)
