@@ -12,7 +12,6 @@ import errno
 import os
 import stat
 import sys
-import zlib
 
 from devsup.errors import RegistryUnusable
 from devsup.records import Record
@@ -91,7 +90,9 @@ class Home(Record):
 
 
 def _crc(text: str) -> str:
-    return f"{zlib.crc32(os.fsencode(text)):08x}"
+    from binascii import crc32  # a shared library, and `list` names neither a lock nor a log
+
+    return f"{crc32(os.fsencode(text)):08x}"
 
 
 def find_home(environ: Mapping[str, str] = os.environ) -> Home:

@@ -51,6 +51,12 @@ class Registry(Transactions):
         found = self._run(lambda db: queries.rows(db, where, values), write=False, single=True)
         return found[0] if found else None
 
+    def in_folder(self, scope: str, folder: str) -> Row | None:
+        """Return the live row that has ``folder`` for itself, of whatever project and session."""
+        where, values = "scope = ? AND folder = ? AND live = 1", (scope, text(folder))
+        found = self._run(lambda db: queries.rows(db, where, values), write=False, single=True)
+        return found[0] if found else None
+
     def snapshot(self, *, project: str | None = None, ended: bool = False) -> Snapshot:
         """Return everything that `list` needs, of one moment."""
         look = self._run(lambda db: queries.snapshot(db, project=project, past=ended), write=False)

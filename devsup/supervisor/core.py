@@ -95,9 +95,23 @@ class Supervisor:
         deadline = time.monotonic() + timeout
         environ = os.environ if environ is None else environ
         given = [*command] if command else None
-        plan = commands.plan(
-            self.project, self.cwd, app=app, command=given, port=port, env=env, environ=environ
-        )
+        try:
+            plan = commands.plan(
+                self.project, self.cwd, app=app, command=given, port=port, env=env, environ=environ
+            )
+        except NotFound:
+            running = self._running(app) if given is None else None
+            if running is None:
+                raise
+            plan = commands.plan(
+                self.project,
+                running.cwd,
+                app=app,
+                command=running.command,
+                port=port,
+                env=env,
+                environ=environ,
+            )
         ensure_home(self.home)
         starter = Starter(
             self.home, plan, project=self.project, deadline=deadline, wait=wait, environ=environ,
@@ -108,6 +122,15 @@ class Supervisor:
         finally:
             self.notes += starter.registry.warnings  # also beside an error
         return result.replace(notes=[*self.notes, *result.notes])
+
+    def _running(self, name: str | None) -> Row | None:
+        """Return the server that was started under ``name`` with a command of its own."""
+        if not check_home(self.home):
+            return None
+        rows = Registry(self.home).rows(scope=identity.here().key, project=self.project)
+        return next(
+            (row for row in rows if row.app == name and life(row) in (Life.LIVE, Life.UNCLAIMED)), None
+        )
 
     def restart(
         self, target: str, *, timeout: float = START_TIMEOUT, grace: float = STOP_GRACE,
@@ -249,7 +272,7 @@ class Supervisor:
                 f"`{row.session}` does not run ({row.state.value})",
                 hint=f"devsup start {row.app or row.session}",
             )
-        elif alive is not Life.FOREIGN and row.state not in (State.RUNNING, State.READY):
+        elif alive is not Life.FOREIGN and server_of(row, alive).state not in (State.RUNNING, State.READY):
             row = ready.follow_guarded(registry, row, deadline=began + timeout, ticker=ticker)
             alive = life(row)
         waited = round((time.monotonic() - began) * 1e3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from devsup import logs
+from devsup.apps import commands
 from devsup.apps.presets import KINDS
 from devsup.guard import job as jobs
 from devsup.guard.job import Job
@@ -63,7 +64,7 @@ def launch_guard(
     os.makedirs(os.path.dirname(row.log), mode=0o700, exist_ok=True)
     jobs.write(home.job(row.id), job)
     marker = Marker(home.root, row.project, row.session, row.id, row.generation)
-    changed = {**_server_environ(environ, plan), MARKER: str(marker)}
+    changed = {**commands.environment(plan, environ), MARKER: str(marker)}
     return spawn(job, changed, mode=mode, log=home.guard_log(row.project, row.session))
 
 
@@ -77,13 +78,3 @@ def tidy(registry: Registry, row: Row) -> None:
     for name in found:
         if name.partition(".")[0] not in known:
             jobs.remove(f"{folder}/{name}")
-
-
-def _server_environ(environ: Mapping[str, str], plan: Plan) -> dict[str, str]:
-    result = dict(environ)
-    for name, value in plan.env.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = value
-    return result

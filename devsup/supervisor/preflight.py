@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from devsup.paths import Home
     from devsup.registry import Registry
 
-__all__ = ["MAX_SERVERS", "limit", "refuse_doubles", "refuse_occupied", "with_port"]
+__all__ = ["MAX_SERVERS", "folder_taken", "limit", "refuse_doubles", "refuse_occupied", "with_port"]
 
 #: Servers at most, where `DEVSUP_MAX_SERVERS` does not say otherwise.
 MAX_SERVERS = 32
@@ -61,7 +61,7 @@ def refuse_doubles(home: Home, plan: Plan) -> None:
                 hint=f"set DEVSUP_HOME={marker.home} to reach it",
                 details={"home": marker.home, "pid": info.pid},
             )
-    running = nextlock.running(plan.cwd) if plan.kind == "next" else None
+    running = nextlock.running(plan.folder or plan.cwd) if plan.kind == "next" else None
     if running is not None:
         raise UnmanagedRunning(
             f"a Next.js server that devsup did not start runs in `{plan.cwd}`: "
@@ -107,18 +107,24 @@ def refuse_occupied(plan: Plan, given_command: list[str] | None, busy: FolderBus
     alive = life(row)
     if alive is Life.DEAD:
         return row
-    server = server_of(row, alive)
-    name = f"`{row.session}` of `{row.project}` (pid {server.pid})"
     if isinstance(busy, FolderBusy):
-        raise NameTaken(
-            f"`{row.folder}` already has a server: {name}",
-            hint=f"devsup status {server.pid}" if server.pid else "devsup list --everywhere",
-            details={"server": server},
-        )
+        raise folder_taken(row, alive)
     if plan.port_auto:
         return None  # somebody was faster
-    holder = {"pid": server.pid, "command": " ".join(row.command), "cwd": row.cwd, "ours": row.id}
+    pid = row.leader.pid if row.leader is not None else None
+    name = f"`{row.session}` of `{row.project}` (pid {pid})"
+    holder = {"pid": pid, "command": " ".join(row.command), "cwd": row.cwd, "ours": row.id}
     raise _port_taken(plan, given_command, holder, name)
+
+
+def folder_taken(row: Row, alive: Life) -> NameTaken:
+    """Return the error that says whose server has the folder."""
+    server = server_of(row, alive)
+    return NameTaken(
+        f"`{row.folder}` already has a server: `{row.session}` of `{row.project}` (pid {server.pid})",
+        hint=f"devsup status {server.pid}" if server.pid else "devsup list --everywhere",
+        details={"server": server},
+    )
 
 
 def _port_taken(plan: Plan, given_command: list[str] | None, holder: dict[str, Any], name: str) -> PortTaken:

@@ -92,15 +92,31 @@ def remind(row: Row) -> None:
 
 
 def follow_guarded(registry: Registry, row: Row, *, deadline: float, ticker: Ticker) -> Row:
-    """Wait as `follow`, for a caller that starts nothing itself."""
-    found = follow(registry, row, deadline=deadline, ticker=ticker)
-    if found is None:
-        name = row.app or row.session
-        raise NotReady(
-            f"nobody looks after `{row.session}` any more: whoever started it, or its guard, has died",
-            hint=f"devsup start {name}",
-        )
-    return found
+    """
+    Wait until ``row``'s server serves, for a caller that starts nothing itself.
+
+    A server whose listener is just being replaced is not there, whatever its row says.
+    """
+    name = row.app or row.session
+    while True:
+        found = follow(registry, row, deadline=deadline, ticker=ticker)
+        if found is None:
+            raise NotReady(
+                f"nobody looks after `{row.session}` any more: whoever started it, or its guard, has died",
+                hint=f"devsup start {name}",
+            )
+        server = server_of(found, life(found))
+        if server.state in (State.RUNNING, State.READY):
+            return found
+        if time.monotonic() >= deadline:
+            raise NotReady(
+                f"`{row.session}` runs (pid {server.pid}), but nothing of it listens any more",
+                hint=f"devsup restart {name}",
+                details={"log_tail": tail(found.log)},
+                data=StartResult(server, reused=True, waited_ms=0, notes=[]),
+            )
+        ticker.tick(f"waiting for `{row.session}`", row.log)
+        pause(deadline)
 
 
 def follow_down(

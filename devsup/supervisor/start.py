@@ -59,6 +59,9 @@ _CLEARING_ROUNDS = 50
 #: Guards that may die before their server is ready until that is taken for a bug.
 _GUARDS = 3
 
+#: What is no server any more.
+_OVER = (Life.DEAD, Life.ENDED)
+
 
 class Starter:
     """One call of `start`. Made for a plan that is complete; `run` does the rest."""
@@ -111,7 +114,7 @@ class Starter:
     def _round(self) -> StartResult | None:
         row = self._find()
         alive = life(row) if row is not None else Life.DEAD
-        if row is None or alive in (Life.DEAD, Life.ENDED):
+        if row is None or alive in _OVER:
             return self._create()
         self._refuse_inside(row)
         if row.state is State.STOPPING:
@@ -128,7 +131,12 @@ class Starter:
     # -- a server that is there ----------------------------------------------------------------------
 
     def _find(self) -> Row | None:
-        return self.registry.find(self.scope, self.project, self.plan.session)
+        """Return the session's row, or that of the server which has the app's folder under another name."""
+        row = self.registry.find(self.scope, self.project, self.plan.session)
+        if self.plan.folder is None or (row is not None and life(row) not in _OVER):
+            return row
+        other = self.registry.in_folder(self.scope, self.plan.folder)
+        return row if other is None or life(other) in _OVER else other
 
     def _reuse(self, row: Row, alive: Life) -> StartResult:
         trace.step(f"found {row.session}: {row.state.value}")
@@ -169,10 +177,15 @@ class Starter:
                 hint="a script that devsup runs must start the server itself, not call devsup",
             )
 
-    def _refuse_another_command(self, row: Row, alive: Life) -> None:
+    def _is_same(self, row: Row) -> bool:
         same = row.kind == self.plan.kind and commands.same_command(row.kind, row.command, self.plan.command)
-        if same and row.cwd == self.plan.cwd:
+        return same and row.cwd == self.plan.cwd
+
+    def _refuse_another_command(self, row: Row, alive: Life) -> None:
+        if self._is_same(row):
             return
+        if row.session != self.plan.session or row.project != self.project:
+            raise preflight.folder_taken(row, alive)
         running, asked = " ".join(row.command), " ".join(self.plan.command)
         raise NameTaken(
             f"`{row.session}` runs another command: `{running}` in `{row.cwd}`, "
@@ -215,7 +228,7 @@ class Starter:
                 return None
             row = self._find()
             alive = life(row) if row is not None else Life.DEAD
-            if row is not None and alive not in (Life.DEAD, Life.ENDED):
+            if row is not None and alive not in _OVER:
                 return None
             preflight.refuse_doubles(self.home, self.plan)
             reserved = self._reserve(dead=[row] if row is not None and alive is Life.DEAD else [])
@@ -233,7 +246,7 @@ class Starter:
         while not self._try(lock):
             self.ticker.tick(f"waiting for another start of `{self.plan.session}`")
             row = self._find()
-            if row is not None and life(row) not in (Life.DEAD, Life.ENDED):
+            if row is not None and life(row) not in _OVER:
                 return False
             if time.monotonic() >= self.deadline:
                 held = lock.holder()
@@ -405,7 +418,7 @@ class Starter:
         if row is not None and row.starter == identity.me() and self._withdraw(row):
             return kind("interrupted; nothing was started")
         row = self._find()
-        if row is None or life(row) in (Life.DEAD, Life.ENDED):
+        if row is None or life(row) in _OVER:
             return kind("interrupted; nothing was started")
         server = server_of(row, life(row))
         return kind(
