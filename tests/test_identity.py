@@ -265,6 +265,33 @@ def test_a_pid_given_away_between_look_and_signal_is_not_signalled(spawn: Spawn,
     assert answer_of(spawn(PLANT + LATE, env={"DEVSUP_WITHOUT": without})) == [False, True]
 
 
+MIXED = """
+from devsup import identity, system
+
+def read_another(pid):
+    # The pidfd is open: now the process ends and its pid is given away, then the start time is read.
+    global second
+    end(pid)
+    second = reborn(pid)
+    return read(pid)
+
+second, read = None, system.process
+system.process = read_another
+while second is None:
+    who = identity.of(born())
+print(json.dumps([who is None, untouched(second)]), flush=True)
+"""
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize("without", ["", "pidfs"])
+def test_no_identity_is_made_of_two_processes(spawn: Spawn, without: str) -> None:
+    """The handle of one and the start time of another would be nobody: a living server that looks gone."""
+    if not system.CAPABILITIES.pidfd:
+        pytest.skip("this kernel has no pidfd")
+    assert answer_of(spawn(PLANT + MIXED, env={"DEVSUP_WITHOUT": without})) == [True, True]
+
+
 @LINUX_ONLY
 def test_a_number_that_is_a_threads_now_is_gone(spawn: Spawn) -> None:
     """Threads have numbers of the same kind, and `kill` would hit their process."""
