@@ -358,7 +358,7 @@ def test_a_server_that_rewrites_its_title_is_named_by_it(
 ) -> None:
     """next-server does; what is left of its arguments are NULs."""
     occupant.listen("127.0.0.1")
-    monkeypatch.setattr(linux, "_read", lambda _: b"next-server (v16.4.5)" + bytes(80))
+    monkeypatch.setattr(linux, "read", lambda _: b"next-server (v16.4.5)" + bytes(80))
     holder = ports.holder(occupant.port, [])
     assert holder is not None
     assert holder.command == "next-server (v16.4.5)"

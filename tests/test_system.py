@@ -217,6 +217,25 @@ done.set()
     assert of_thread not in system.children(os.getpid())
 
 
+@LINUX_ONLY
+def test_very_many_children_are_all_found(spawn: Spawn) -> None:
+    """The kernel gives their list a page at a time: some 600 of them."""
+    child = spawn("""
+import os, sys
+hold, release = os.pipe()
+for _ in range(1000):
+    if os.fork() == 0:
+        os.close(release)
+        os.read(hold, 1)
+        os._exit(0)
+print("ready", flush=True)
+sys.stdin.read()
+""")
+    assert hear(child) == "ready\n"
+    found = linux.children(child.pid)
+    assert (len(found), len(set(found))) == (1000, 1000)
+
+
 def test_the_environment_is_the_one_it_was_started_with(system: System, spawn: Spawn) -> None:
     long = "x" * 100_000  # more than one read
     child = sleeper(spawn, env={"DEVSUP_TEST_LONG": long, "DEVSUP_TEST_TEXT": "a=b \N{SNOWMAN}"})
@@ -424,7 +443,7 @@ def test_a_missing_boot_id_has_a_stand_in_that_does_not_move(spawn: Spawn, modul
 def test_a_machine_without_id_is_known_by_its_host_name(
     monkeypatch: pytest.MonkeyPatch, text: str | None
 ) -> None:
-    monkeypatch.setattr(linux, "_first_line", lambda _: text)
+    monkeypatch.setattr(linux, "first_line", lambda _: text)
     monkeypatch.setattr(linux, "_constants", {})
     assert linux.machine_id() == os.uname().nodename
 

@@ -18,7 +18,8 @@ import time
 
 from devsup.errors import UnsupportedPlatform
 from devsup.system import _diag
-from devsup.system._core import Capabilities, Listener, ProcessInfo
+from devsup.system._core import Listener, ProcessInfo
+from devsup.system._kernel import CAPABILITIES, EXHAUSTED, REFUSED, first_line, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,40 +51,9 @@ __all__ = [
     "uid",
 ]
 
-#: Errors that mean "this kernel or its filter does not do that", not "not now".
-_REFUSED = (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP)
-#: Errors that say nothing of the kernel: the next call may do.
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _PID_MAX = 0x7FFFFFFF
 #: The initial time namespace (PROC_TIME_INIT_INO of the kernel).
 _FIRST_TIME_NAMESPACE = 0xEFFFFFFA
-
-
-# -- files of /proc --------------------------------------------------------------------------------
-
-
-def _read(path: str, size: int = 65536) -> bytes:
-    """Return the whole file. ProcessLookupError is a FileNotFoundError here: the process went meanwhile."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        data = os.read(handle, size)
-        if len(data) < size:  # what /proc gives of one process comes whole if it fits
-            return data
-        parts = [data]
-        while data := os.read(handle, size):
-            parts.append(data)
-        return b"".join(parts)
-    except ProcessLookupError as error:
-        raise FileNotFoundError(errno.ENOENT, "the process has ended", path) from error
-    finally:
-        os.close(handle)
-
-
-def _first_line(path: str) -> str | None:
-    try:
-        return _read(path, 4096).split(b"\n", 1)[0].decode(errors="replace").strip() or None
-    except OSError:
-        return None
 
 
 # -- one process -----------------------------------------------------------------------------------
@@ -176,7 +146,7 @@ def children(pid: int) -> list[int]:
         return found
     for task in tasks:
         try:
-            found.extend(map(int, _read(f"/proc/{pid}/task/{task}/children").split()))
+            found.extend(map(int, read(f"/proc/{pid}/task/{task}/children").split()))
         except OSError:  # this thread has ended; its children went to another one
             continue
     return found
@@ -197,7 +167,7 @@ def _children_by_scan(pid: int) -> list[int]:
 def environ(pid: int) -> bytes | None:
     """Return the environment ``pid`` was executed with, NUL separated; None where it is gone or not ours."""
     try:
-        return _read(f"/proc/{pid}/environ")
+        return read(f"/proc/{pid}/environ")
     except OSError:
         return None
 
@@ -205,7 +175,7 @@ def environ(pid: int) -> bytes | None:
 def cmdline(pid: int) -> list[str]:
     """Return the arguments of ``pid`` as it shows them now; empty for zombies and where it is gone."""
     try:
-        raw = _read(f"/proc/{pid}/cmdline").rstrip(b"\0")  # a rewritten title is padded with NULs
+        raw = read(f"/proc/{pid}/cmdline").rstrip(b"\0")  # a rewritten title is padded with NULs
     except OSError:
         return []
     return [os.fsdecode(part) for part in raw.split(b"\0")] if raw else []
@@ -230,7 +200,7 @@ def exe(pid: int) -> str | None:
 def uid(pid: int) -> int | None:
     """Return the real user of ``pid``: not the owner of /proc/PID, which may be root for ours too."""
     try:
-        status = _read(f"/proc/{pid}/status")
+        status = read(f"/proc/{pid}/status")
     except OSError:
         return None
     return int(status[status.index(b"\nUid:") + 5 :].split(None, 1)[0])
@@ -272,7 +242,7 @@ def open_pidfd(pid: int) -> int | None:
     except OSError as error:
         if error.errno in {errno.EINVAL, errno.ENOENT}:  # no pid, or the number is a thread's now
             raise ProcessLookupError(errno.ESRCH, "no such process") from None
-        if error.errno in _REFUSED:
+        if error.errno in REFUSED:
             CAPABILITIES.lose("pidfd")
             CAPABILITIES.lose("pidfs")
             return None
@@ -373,7 +343,7 @@ def listeners(port: int = 0) -> list[Listener]:
         try:
             return _diag.by_netlink(port)
         except OSError as error:
-            if error.errno in _EXHAUSTED:
+            if error.errno in EXHAUSTED:
                 raise
             CAPABILITIES.lose("sock_diag")
     return _diag.by_proc(port)
@@ -404,7 +374,7 @@ def boot_id() -> str:
 
 
 def _find_boot_id() -> str:
-    if CAPABILITIES.boot_id and (text := _first_line("/proc/sys/kernel/random/boot_id")):
+    if CAPABILITIES.boot_id and (text := first_line("/proc/sys/kernel/random/boot_id")):
         return text
     try:
         first = process(1)
@@ -417,7 +387,7 @@ def machine_id() -> str:
     """Return the text in /etc/machine-id, or the host's name where there is none."""
     known = _constants.get("machine")
     if known is None:
-        known = _first_line("/etc/machine-id") or _first_line("/var/lib/dbus/machine-id") or ""
+        known = first_line("/etc/machine-id") or first_line("/var/lib/dbus/machine-id") or ""
         if len(known) != 32:  # it holds `uninitialized` until the first boot has ended
             known = os.uname().nodename.replace("/", "-") or "localhost"
         _constants["machine"] = known
@@ -442,63 +412,3 @@ def pid_namespace() -> str:
 def net_namespace() -> str:
     """Return the number of this process's network namespace."""
     return str(os.stat("/proc/self/ns/net").st_ino)
-
-
-# -- what the kernel can do ------------------------------------------------------------------------
-
-
-def _can_pidfd() -> bool:
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except AttributeError:  # a Python built for an old kernel
-        return False
-    except OSError as error:
-        if error.errno in _EXHAUSTED:
-            raise  # "not now" is not "never"
-        return False
-    return True
-
-
-def _can_pidfs() -> bool:
-    # Before pidfs all pidfds share one anonymous inode. An emulated kernel may also make up a new one at each
-    # open, so two of the same process must agree.
-    if not CAPABILITIES.pidfd:
-        return False
-    handles: list[int] = []
-    try:
-        handles += [os.pidfd_open(os.getpid()), os.pidfd_open(os.getpid()), os.eventfd(0)]
-        mine, again, anonymous = map(os.fstat, handles)
-        if mine.st_ino != again.st_ino or mine.st_dev == anonymous.st_dev:
-            return False
-        parent = os.getppid()
-        if parent == 0:  # it is outside of our pid namespace
-            return True
-        handles.append(os.pidfd_open(parent))
-        return os.fstat(handles[-1]).st_ino != mine.st_ino
-    except OSError as error:
-        if error.errno in _EXHAUSTED:
-            raise
-        return False
-    finally:
-        for handle in handles:
-            os.close(handle)
-
-
-def _can_children_file() -> bool:
-    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
-
-
-def _can_boot_id() -> bool:
-    return _first_line("/proc/sys/kernel/random/boot_id") is not None
-
-
-CAPABILITIES = Capabilities(
-    {
-        "pidfd": _can_pidfd,
-        "pidfs": _can_pidfs,
-        "sock_diag": lambda: True,  # found out by the first call, which costs as much as a test would
-        "subreaper": lambda: True,  # since Linux 3.4; asking needs ctypes, see `become_subreaper`
-        "children_file": _can_children_file,
-        "boot_id": _can_boot_id,
-    }
-)
