@@ -67,11 +67,12 @@ class Gated(Record):
             code, _, doing = report.decode().partition(" ")
             raise ExecFailed(int(code), doing)
 
-    def abandon(self) -> None:
-        """Make the child end without having run anything."""
+    def abandon(self) -> tuple[int | None, int | None]:
+        """Make the child end without having run anything; return its exit code or signal."""
         os.close(self.gate)
         os.close(self.report)
-        os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return (code, None) if code >= 0 else (None, -code)
 
 
 def fork(job: Job, environ: dict[bytes, bytes], log: int) -> Gated:

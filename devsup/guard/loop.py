@@ -226,7 +226,10 @@ class Guard:
         leader = identity.of(child.pid)
         self.leader = leader
         self.launched_at = time.monotonic()
-        if leader is None or not self.registry.record_child(job.id, self.generation, leader, guard=self.me):
+        if leader is None:
+            self._sweep(Happening.LEFT, *child.abandon())  # it was killed at the gate
+            return False
+        if not self.registry.record_child(job.id, self.generation, leader, guard=self.me):
             child.abandon()
             self.leader = None
             self._end(State.STOPPED, ended=None, reason="stopped before it ran")
