@@ -1,0 +1,39 @@
+"""
+Run a devsup command, or a guard, that obeys the plan in `STEPS`; see `tests/steps.py`.
+
+``python stepped.py ARGUMENT...`` is ``devsup ARGUMENT...``. Called by the file that `STEPS_SHIM` names, which
+stands for the interpreter wherever that command starts a guard, it is the guard.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from tests.steps import install
+
+
+def guard() -> None:
+    """Be what ``python -I -S FILE ARGUMENT...`` would be."""
+    del sys.path[0]
+    sys.argv = sys.argv[3:]
+    install("guard")
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def command() -> None:
+    """Be ``devsup ARGUMENT...``."""
+    del sys.path[0]
+    sys.argv[0] = "devsup"
+    sys.executable = os.environ.get("STEPS_SHIM") or sys.executable
+    install("command")
+    from devsup.__main__ import main
+
+    main()
+
+
+if __name__ == "__main__":
+    (guard if sys.argv[1:3] == ["-I", "-S"] else command)()
