@@ -42,6 +42,19 @@ def seen(result: dict[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in CLEAN}
 
 
+def ended_by_term(result: dict[str, Any]) -> None:
+    """Fail unless SIGTERM was enough, at once, and nothing is left."""
+    assert seen(result) == CLEAN
+    # Less than the grace: else it may be a second attempt that tells of itself alone.
+    assert result["ms"] < 5_000
+
+
+def ended_by_kill(result: dict[str, Any]) -> None:
+    """Fail unless the end came by SIGKILL, after a grace of 0.3 s, and nothing is left."""
+    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    assert 300 <= result["ms"] < 5_000
+
+
 # -- wrappers --------------------------------------------------------------------------------------
 
 WRAPPERS = {
@@ -61,7 +74,7 @@ def test_a_chain_of_wrappers_ends_with_its_server(servers: Servers, shape: str) 
     server = servers.stand_in("web", *WRAPPERS[shape], port=port)
     listener = process(pid_at(server["url"]))
     assert listener.pid != server["pid"]
-    assert seen(servers.stop("web")) == CLEAN
+    ended_by_term(servers.stop("web"))
     assert not alive(listener)
     servers.nothing_is_left(port)
 
@@ -72,7 +85,7 @@ def test_an_interrupt_that_a_wrapper_ignores_changes_nothing(servers: Servers) -
     os.kill(server["pid"], signal.SIGINT)
     assert pid_at(server["url"])
     assert servers.find("web")["state"] == "ready"
-    assert seen(servers.stop("web")) == CLEAN
+    ended_by_term(servers.stop("web"))
     servers.nothing_is_left(port)
 
 
@@ -84,8 +97,7 @@ def test_a_child_that_ignores_term_is_killed(servers: Servers) -> None:
     port = free_port()
     server = servers.stand_in("web", "stubborn", "--child", port=port)
     child = process(pid_at(server["url"]))
-    result = servers.stop("web", "--grace", "0.3")
-    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    ended_by_kill(servers.stop("web", "--grace", "0.3"))
     assert not alive(child)
     servers.nothing_is_left(port)
 
@@ -98,7 +110,7 @@ def test_a_daemon_in_a_session_of_its_own_is_found_and_ended(servers: Servers, l
     server = servers.stand_in("web", "daemon_holder", *flags, port=port)
     daemon = pid_at(server["url"])
     assert os.getsid(daemon) != server["pid"]
-    assert seen(servers.stop("web")) == CLEAN
+    ended_by_term(servers.stop("web"))
     servers.nothing_is_left(port)
 
 
@@ -126,7 +138,7 @@ def test_who_drops_marker_session_and_parent_is_still_the_guards(servers: Server
     server = servers.start("web", *script(servers.project, "nameless", NAMELESS), port=port)
     daemon = process(pid_at(server["url"]))
     assert "DEVSUP_MARKER" not in daemon.environ()
-    assert seen(servers.stop("web")) == CLEAN
+    ended_by_term(servers.stop("web"))
     assert not alive(daemon)
     servers.nothing_is_left(port)
 
@@ -140,7 +152,7 @@ def test_a_stopped_tree_is_woken_to_hear_that_it_shall_end(servers: Servers) -> 
     for member in members:
         member.suspend()
     wait_until(lambda: all(member.status() == psutil.STATUS_STOPPED for member in members))
-    assert seen(servers.stop("web", "--grace", "20")) == CLEAN
+    ended_by_term(servers.stop("web", "--grace", "20"))
     servers.nothing_is_left(port)
 
 
@@ -166,8 +178,7 @@ serve(listen(wanted_port()))
 def test_what_is_born_during_the_stop_ends_with_it(servers: Servers) -> None:
     port = free_port()
     servers.start("web", *script(servers.project, "breeder", BREEDER), port=port)
-    result = servers.stop("web", "--grace", "0.3")
-    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    ended_by_kill(servers.stop("web", "--grace", "0.3"))
     servers.nothing_is_left(port)
 
 
@@ -196,8 +207,7 @@ def test_a_daemon_cannot_pass_its_life_on_to_a_child(servers: Servers) -> None:
     """Born after the TERM and outside the leader's session, but in one that was there before."""
     port = free_port()
     servers.start("web", *script(servers.project, "relay", RELAY), port=port)
-    result = servers.stop("web", "--grace", "0.3")
-    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    ended_by_kill(servers.stop("web", "--grace", "0.3"))
     servers.nothing_is_left(port)
 
 
@@ -219,7 +229,7 @@ def test_a_zombie_is_no_process_of_the_tree(servers: Servers) -> None:
     (zombie,) = wait_until(lambda: process(server["pid"]).children())
     wait_until(lambda: zombie.status() == psutil.STATUS_ZOMBIE)
     assert [member.pid for member in servers.members("web")] == [server["pid"]]
-    assert seen(servers.stop("web")) == CLEAN
+    ended_by_term(servers.stop("web"))
     servers.nothing_is_left(port)
 
 
@@ -242,7 +252,7 @@ def test_a_zombie_that_nobody_ever_reaps_is_no_survivor(servers: Servers, spawn:
     sloth = spawn(NEVER_REAPS, sys.executable, "-m", "devsup", *args, cwd=servers.project)
     assert '"ready"' in hear(sloth)
     server = servers.find("web")
-    assert seen(servers.stop("web")) == CLEAN
+    ended_by_term(servers.stop("web"))
     assert process(server["pid"]).status() == psutil.STATUS_ZOMBIE
     sloth.communicate()
     servers.nothing_is_left(port)
@@ -275,7 +285,7 @@ def test_a_server_without_its_leader_can_be_stopped(servers: Servers) -> None:
     server = servers.stand_in("web", "leader_first", port=port)
     leader = process(server["pid"])
     wait_until(lambda: not alive(leader))
-    assert seen(servers.stop(server["pid"])) == CLEAN
+    ended_by_term(servers.stop(server["pid"]))
     servers.nothing_is_left(port)
 
 
@@ -347,13 +357,13 @@ def test_a_server_inside_a_server_survives_the_outer_one(
     listener, guard = process(pid_at(inner["url"])), process(inner["guard_pid"])
     assert guard.ppid() == outer["guard_pid"]
     assert {member.pid for member in servers.members("outer")}.isdisjoint({guard.pid, listener.pid})
-    assert seen(servers.stop("outer")) == CLEAN
+    ended_by_term(servers.stop("outer"))
     assert alive(listener)
     assert alive(guard)
     assert [(server["session"], server["state"]) for server in servers.listed()] == [
         ("dev_server_inner", "ready")
     ]
-    assert seen(servers.stop("inner")) == CLEAN
+    ended_by_term(servers.stop("inner"))
     servers.nothing_is_left(outer["port"], inner["port"])
 
 
@@ -363,11 +373,11 @@ def test_an_outer_guard_reaps_the_inner_one(
 ) -> None:
     outer, inner = nested
     guard, reaper = process(inner["guard_pid"]), process(outer["guard_pid"])
-    assert seen(servers.stop("inner")) == CLEAN
+    ended_by_term(servers.stop("inner"))
     wait_until(lambda: not guard.is_running())  # not even a zombie
     assert alive(reaper)
     assert pid_at(outer["url"])
-    assert seen(servers.stop("outer")) == CLEAN
+    ended_by_term(servers.stop("outer"))
     servers.nothing_is_left(outer["port"], inner["port"])
 
 
@@ -376,9 +386,9 @@ def test_a_stop_without_a_guard_leaves_the_inner_server_too(
 ) -> None:
     outer, inner = nested
     process(outer["guard_pid"]).kill()
-    assert seen(servers.stop("outer")) == CLEAN
+    ended_by_term(servers.stop("outer"))
     assert pid_at(inner["url"])
-    assert seen(servers.stop("inner")) == CLEAN
+    ended_by_term(servers.stop("inner"))
     servers.nothing_is_left(outer["port"], inner["port"])
 
 
@@ -428,7 +438,7 @@ def test_a_sweep_ends_them_too(servers: Servers) -> None:
     server = servers.stand_in("web", "companions", *_named(["code", "watchman"]), port=port)
     started = companions(servers, server)
     result = servers.stop("web", "--sweep")
-    assert seen(result) == CLEAN
+    ended_by_term(result)
     assert not any(alive(one) for one in started.values())
     servers.nothing_is_left(port)
 
@@ -439,7 +449,7 @@ def test_a_shared_program_that_holds_the_port_is_ended(servers: Servers) -> None
     server = servers.stand_in("web", "companions", "--hold", *_named(["watchman"]), port=port)
     holder = companions(servers, server)["watchman"]
     result = servers.stop("web")
-    assert seen(result) == CLEAN
+    ended_by_term(result)
     assert not alive(holder)
     servers.nothing_is_left(port)
 
@@ -502,7 +512,7 @@ def test_a_flush_at_the_end_is_neither_waited_for_nor_a_survivor(servers: Server
     port = free_port()
     servers.start("web", *script(servers.project, "flush", FLUSH), port=port)
     result = servers.stop("web", "--grace", "20")
-    assert seen(result) == CLEAN
+    ended_by_term(result)
     assert result["ms"] < 10_000
     (helper,) = processes_of(servers.home)
     assert helper.command.endswith("flush")
@@ -530,8 +540,7 @@ serve(listen(wanted_port()))
 def test_who_detaches_itself_with_the_port_is_ended(servers: Servers) -> None:
     port = free_port()
     servers.start("web", *script(servers.project, "flush", FLUSH_WITH_THE_PORT), port=port)
-    result = servers.stop("web", "--grace", "0.3")
-    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    ended_by_kill(servers.stop("web", "--grace", "0.3"))
     servers.nothing_is_left(port)
 
 
@@ -563,5 +572,5 @@ def test_who_comes_back_on_the_port_is_ended(servers: Servers) -> None:
     """A new session and a new socket on the old port: no flush, but the server once more."""
     port = free_port()
     servers.start("web", *script(servers.project, "phoenix", PHOENIX), port=port)
-    assert seen(servers.stop("web")) == CLEAN
+    ended_by_term(servers.stop("web"))
     servers.nothing_is_left(port)
