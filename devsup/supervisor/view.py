@@ -80,7 +80,7 @@ class Sockets:
         known = {row.listener_inode for row in rows}
         #: Whether a socket of this user is there that none of the rows has recorded.
         self.unclaimed = any(
-            one.inode not in known and one.uid in (mine, -1) for one in self.listeners.values()
+            one.inode not in known and one.uid in (mine, None) for one in self.listeners.values()
         )
 
 
