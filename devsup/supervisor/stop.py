@@ -140,6 +140,9 @@ class _Stop:
         self._close_handle()
         row = self.registry.row(self.row.id)
         if row is None or (row.generation != self.row.generation and self.mine is not None):
+            # A guard writes the end, then ends itself: nothing at all is to be left when we say so.
+            if row is None and self._waits_for_guard():
+                return
             self._report_end()
             return
         self.row = row  # a restart in between makes a later generation of the same server
@@ -153,6 +156,13 @@ class _Stop:
             self._finish(Outcome.ALREADY_STOPPED)
         elif self._has_claim(row):
             self._proceed(row, alive)
+
+    def _waits_for_guard(self) -> bool:
+        guard = self.row.guard
+        if guard is None or identity.is_gone(guard) or time.monotonic() >= self.deadline:
+            return False
+        self.handle = _handle_of(guard)
+        return True
 
     def _has_claim(self, row: Row) -> bool:
         """Claim the stop; where another has it, arrange to wait for that."""
