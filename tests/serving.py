@@ -38,7 +38,17 @@ if TYPE_CHECKING:
     from devsup.models import Row
     from tests.support import Devsup
 
-__all__ = ["LINUX_ONLY", "Servers", "alive", "expo_app", "next_app", "pid_at", "process", "script"]
+__all__ = [
+    "LINUX_ONLY",
+    "Servers",
+    "alive",
+    "expo_app",
+    "has_terminal",
+    "next_app",
+    "pid_at",
+    "process",
+    "script",
+]
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -164,7 +174,7 @@ class Servers:
         return [event.type for event in events if event.server == server["id"]]
 
     def nothing_is_left(self, *ports: int | None) -> None:
-        """Fail unless no process of this home lives, the ``ports`` are free and the list is empty."""
+        """Fail unless no process of this home lives, the ``ports`` are free and nothing is listed."""
         assert processes_of(self.home) == []
         self._forgotten(*ports)
 
@@ -178,7 +188,8 @@ class Servers:
             assert port is not None
             assert not is_listening(port)
             assert not is_listening(port, "::1")
-        assert self.listed() == []
+        # What `devsup list` shows, without the price of a process.
+        assert self.rows() == []
 
 
 def alive(process: psutil.Process) -> bool:
@@ -187,6 +198,12 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
     except psutil.NoSuchProcess:
         return False
+
+
+def has_terminal(pid: int) -> bool:
+    """Tell whether a process has a controlling terminal; psutil knows no terminal that is new."""
+    stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    return stat.rpartition(")")[2].split()[4] != "0"
 
 
 def process(pid: int | None) -> psutil.Process:

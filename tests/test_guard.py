@@ -19,7 +19,7 @@ import pytest
 
 from devsup.guard.table import TRANSITIONS, Happening
 from devsup.models import ENDED_STATES, State
-from tests.serving import LINUX_ONLY, Servers, alive, pid_at, process, script
+from tests.serving import LINUX_ONLY, Servers, alive, has_terminal, pid_at, process, script
 from tests.support import (
     ROOT,
     devsup_argv,
@@ -121,7 +121,7 @@ def test_a_server_has_its_own_session_and_no_terminal(servers: Servers) -> None:
     assert (told["pid"], told["pgid"], told["sid"]) == (server["pid"],) * 3
     assert told["ppid"] == server["guard_pid"]
     assert told["cwd"] == str(servers.project)
-    assert process(server["pid"]).terminal() is None
+    assert not has_terminal(server["pid"])
     flags = re.search(r"^flags:\s+(\d+)$", Path(f"/proc/{server['pid']}/fdinfo/1").read_text(), re.MULTILINE)
     assert flags
     assert int(flags[1], 8) & os.O_APPEND

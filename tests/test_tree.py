@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from tests.serving import LINUX_ONLY, Servers, alive, pid_at, process, script
+from tests.serving import LINUX_ONLY, Servers, alive, has_terminal, pid_at, process, script
 from tests.support import SERVERS, end_all, fetch, free_port, hear, is_listening, processes_of, wait_until
 
 if TYPE_CHECKING:
@@ -480,7 +480,7 @@ def test_whoever_has_a_terminal_is_left_alone(servers: Servers) -> None:
         command = script(servers.project, "with_terminal", WITH_TERMINAL)
         server = servers.start("web", *command, os.ttyname(slave), port=port)
         shell = companions(servers, server)["shell"]
-        wait_until(lambda: shell.terminal() is not None)
+        wait_until(lambda: has_terminal(shell.pid))
         result = servers.stop("web")
         assert [one["pid"] for one in result["left_running"]] == [shell.pid]
         assert alive(shell)
