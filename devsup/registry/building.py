@@ -67,7 +67,7 @@ def build(
     ``announce`` says that there was one before it.
     """
     fresh = home.registry + ".new"
-    generation = max(lock.generation(), highest_generation(home, rows))
+    generation = highest_generation(home, rows)
     try:
         for journal in _JOURNALS:
             for part in _PARTS:

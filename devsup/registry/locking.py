@@ -123,10 +123,13 @@ class FileLock:
         except ValueError:
             return 0
 
-    def write_stamp(self, inode: int, generation: int | None) -> None:
-        """Say that the registry is now the file `inode`; call it with the lock held exclusively."""
-        known = max(self.generation(), generation or 0)
-        os.pwrite(self._descriptor, _CONTENT % (inode, known), 0)
+    def write_stamp(self, inode: int, generation: int) -> None:
+        """
+        Say that the registry is now the file `inode`; call it with the lock held exclusively.
+
+        The highest generation is that of the file or `generation`: it never goes down.
+        """
+        os.pwrite(self._descriptor, _CONTENT % (inode, max(self.generation(), generation)), 0)
         self.stamp = inode
 
     def write_generation(self, generation: int) -> None:

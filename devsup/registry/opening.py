@@ -158,7 +158,9 @@ def _connect(home: Home, lock: FileLock, seen: int, *, any_schema: bool) -> sqli
         options = "mode=ro" if _has_wal(home) else "mode=ro&immutable=1"
     connection = None
     try:
-        connection = sqlite3.connect(uri(home.registry, options), PATIENCE, isolation_level=None, uri=True)
+        connection = sqlite3.connect(
+            uri(home.registry, options), timeout=PATIENCE, isolation_level=None, uri=True
+        )
         _verify(connection, seen, any_schema=any_schema)
         if not lock.read_only:
             connection.execute("PRAGMA synchronous = OFF")
@@ -286,7 +288,7 @@ def _settle(
     from devsup.registry.building import adopt, highest_generation
 
     rows = rebuild()
-    floor = max(lock.generation(), highest_generation(home, rows))
+    floor = highest_generation(home, rows)
     connection = _connect(home, lock, seen, any_schema=True)
     try:
         added, generation = adopt(connection, rows, floor)

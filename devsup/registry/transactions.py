@@ -98,6 +98,9 @@ class Transactions:
                 except Starved as error:
                     self._drop(me)
                     raise error.answer from error
+                except OSError as error:
+                    self._drop(me)
+                    raise unusable(self.home, os.strerror(error.errno or 0).lower()) from error
             raise RegistryUnusable(
                 f"the registry `{self.home.registry}` cannot be read even when it is new: {damage.reason}",
                 hint="set `DEVSUP_HOME` to a folder on another disk",
@@ -133,8 +136,6 @@ class Transactions:
                 raise Damaged(str(error), db.inode) from error
             # A newer devsup may write what this one cannot read; that is no reason to move its registry away.
             raise RegistryUnusable(f"{error} by this devsup", hint="upgrade devsup") from error
-        except OSError as error:
-            raise unusable(self.home, os.strerror(error.errno or 0).lower()) from error
         finally:
             if me not in self._open:
                 db.close()
