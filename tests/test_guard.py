@@ -151,6 +151,19 @@ def test_the_environment_is_the_callers_with_few_changes(servers: Servers) -> No
     servers.nothing_is_left(port)
 
 
+@LINUX_ONLY
+@pytest.mark.xfail(strict=True, reason="`launch_guard` hands on the locale that Python gave the command")
+def test_a_caller_without_a_locale_has_a_server_without_one(servers: Servers) -> None:
+    port = free_port()
+    bare: dict[str, str | None] = dict.fromkeys(name for name in os.environ if name[:3] in {"LC_", "LAN"})
+    server = servers.start(
+        "web", "sh", "-c", 'env; exec "$@"', "sh", *server_argv("web"), port=port, env=bare
+    )
+    text = servers.log(server)
+    servers.stop("web")
+    assert "LC_CTYPE" not in text
+
+
 def test_no_value_of_the_environment_is_written_or_shown(servers: Servers) -> None:
     port = free_port()
     given, inherited = "s3cret-of-a-flag", "s3cret-of-the-caller"

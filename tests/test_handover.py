@@ -75,16 +75,16 @@ class Handover:
         #: What the server does first of all.
         self.ran = project / "ran"
 
-    def reserve(self) -> Row:
-        """Reserve a server that leaves a file when it runs, and write its job."""
+    def reserve(self, *command: str) -> Row:
+        """Reserve ``command``, by default one that leaves a file when it runs, and write its job."""
         code = "import signal\nopen('ran', 'w').close()\nsignal.pause()"
-        command = [sys.executable, "-IS", "-c", code]
+        command = command or (sys.executable, "-IS", "-c", code)
         row = make_row(
             "cafe0000cafe",
             project=str(self.folder),
             cwd=str(self.folder),
             kind="command",
-            command=command,
+            command=list(command),
             started_at=now_ms(),
         )
         reserved = self.registry.reserve(
@@ -96,7 +96,7 @@ class Handover:
         )
         own: dict[str, Any] = {
             "home": self.home.root,
-            "executable": sys.executable,
+            "executable": command[0],
             "port": None,
             "default_port": None,
             "probe": {},
@@ -106,8 +106,8 @@ class Handover:
         jobs.write(self.home.job(reserved.id), job)
         return reserved
 
-    def guard(self, row: Row, code: str = "") -> Hearing:
-        """Start the guard of ``row``; ``code`` replaces some of it."""
+    def guard(self, row: Row, code: str = "", environ: dict[str, str] | None = None) -> Hearing:
+        """Start the guard of ``row``; ``code`` replaces some of it, ``environ`` the test's environment."""
         if code:
             shim = self.folder / "guard"
             text = GUARD.format(python=sys.executable, root=str(ROOT), folder=str(self.folder), code=code)
@@ -117,8 +117,9 @@ class Handover:
         job = jobs.read(self.home.job(row.id))
         marker = f'{{"home":"{self.home.root}","project":"{row.project}","session":"{row.session}",'
         marker += f'"id":"{row.id}","generation":{row.generation}}}'
-        environ = {**os.environ, "DEVSUP_MARKER": marker}
-        hearing = spawn(job, environ, mode=START, log=self.home.guard_log(row.project, row.session))
+        given = os.environ if environ is None else environ
+        changed = {**given, "DEVSUP_MARKER": marker}
+        hearing = spawn(job, changed, mode=START, log=self.home.guard_log(row.project, row.session))
         self.monkeypatch.undo()
         return hearing
 
@@ -233,6 +234,18 @@ def test_a_stop_that_was_claimed_before_the_guard_came_wins(handover: Handover) 
         assert heard_all(hearing) == ""
     wait_until(handover.nobody_is_left)
     assert not handover.ran.exists()
+
+
+@LINUX_ONLY
+def test_a_guard_adds_nothing_to_the_environment_but_the_marker(handover: Handover) -> None:
+    """Where there is no locale Python makes one up, and tells its children."""
+    row = handover.reserve("/usr/bin/env")
+    with handover.guard(row, environ={"COLOUR": "red"}) as hearing:
+        heard_all(hearing)
+    wait_until(lambda: bool(handover.registry.ended(id=row.id)))
+    with open(row.log, encoding="utf-8") as log:
+        names = [line.partition("=")[0] for line in log]
+    assert sorted(names) == ["COLOUR", "DEVSUP_MARKER"]
 
 
 # -- recorded before it runs -----------------------------------------------------------------------
