@@ -32,6 +32,8 @@ _ANSWER_LIMIT = 65_536
 #: Bytes of the log that are searched for an address.
 _LOG_WINDOW = 65_536
 _URL = re.compile(rb"(https?)://(?:localhost|\d[\d.]+|\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{2,5})")
+#: Node.js with `--inspect`: a socket that answers HTTP, is there before the server's, and is not it.
+_DEBUGGER = re.compile(rb"Debugger listening on wss?://\S+?:(\d{2,5})/")
 _ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -41,6 +43,8 @@ class Found(Record):
     listener: Listener
     pid: int
     scheme: str = "http"
+    #: The server's output names its port.
+    named: bool = False
 
 
 def find(
@@ -55,36 +59,46 @@ def find(
     Return the socket on which the tree serves, or None.
 
     Where it listens on several, the port asked for wins, then one that its output names, then the kind's
-    ``default``, then the lowest.
+    ``default``, then the lowest. A debugger's socket is none, nor is one of a program that it only shares
+    (adb), unless it has the port asked for.
     """
     infos = trees.members(tree, full=tree.parent is None)
     held = trees.listening(infos, ignore=strangers)
-    pairs = [(one, pid) for pid, ones in held.items() for one in ones]
+    if not held:
+        return None
+    text = _printed(log)
+    named = {int(port): scheme.decode() for scheme, port in _URL.findall(text)}
+    others = {int(port) for port in _DEBUGGER.findall(text)} - named.keys()
+    shared = trees.kept(tree, infos)
+    pairs = [
+        (one, pid)
+        for pid, ones in held.items()
+        for one in ones
+        if one.port == asked or (pid not in shared and one.port not in others)
+    ]
     if not pairs:
         return None
-    named = _named_in(log)
 
     def rank(pair: tuple[Listener, int]) -> tuple[bool, bool, bool, int]:
         port = pair[0].port
         return (port != asked, port not in named, port != default, port)
 
     listener, pid = min(pairs, key=rank)
-    return Found(listener, pid, named.get(listener.port, "http"))
+    return Found(listener, pid, named.get(listener.port, "http"), named=listener.port in named)
 
 
-def _named_in(log: str) -> dict[int, str]:
-    """Return the ports that the server's output names, with their scheme."""
+def _printed(log: str) -> bytes:
+    """Return the beginning of the server's output, without colours."""
     try:
         fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return {}
+        return b""
     try:
-        text = os.read(fd, _LOG_WINDOW)
+        return _ANSI.sub(b"", os.read(fd, _LOG_WINDOW))
     except OSError:
-        return {}
+        return b""
     finally:
         os.close(fd)
-    return {int(port): scheme.decode() for scheme, port in _URL.findall(_ANSI.sub(b"", text))}
 
 
 def connect_address(listener: Listener) -> str:

@@ -169,6 +169,84 @@ def test_a_server_that_moved_to_another_port_is_found_there(
     servers.nothing_stays(server["port"])
 
 
+EARLY = """
+import os
+from stand_in import listen, obey, out, pause, serve, start, wanted_port
+obey()
+early = listen(int(sys.argv[1]))
+out(*sys.argv[2:])
+pause(0.4)
+serve(early, listen(wanted_port()))
+"""
+
+
+@pytest.mark.parametrize("kind", ["command", "next"])
+def test_a_debugger_that_listens_first_is_not_the_server(servers: Servers, kind: str) -> None:
+    """It even answers HTTP; nothing is said of it, but it is not the port that was asked for."""
+    early, port = free_port(), free_port()
+    command = script(servers.project, "early", EARLY)
+    if kind == "next":
+        next_app(servers.project, *command, early)
+        server = servers.start("web", port=port)
+    else:
+        server = servers.start("web", *command, early, port=port)
+    assert (server["port"], server["url"]) == (port, f"http://localhost:{port}")
+    servers.stop("web")
+    servers.nothing_stays(port, early)
+
+
+def test_a_debugger_is_known_by_what_node_says_of_it(servers: Servers) -> None:
+    """Nobody asked for a port, so the first one could be the server's."""
+    early, port = free_port(), free_port()
+    line = f"Debugger listening on ws://127.0.0.1:{early}/5e1d6cba-6a4e-4cd8-a6b9-6d4a3e1a9a5f"
+    command = script(servers.project, "early", EARLY)
+    server = servers.start("web", *command, early, line, flags=["--env", f"PORT={port}"])
+    assert (server["state"], server["url"]) == ("ready", f"http://localhost:{port}")
+    servers.stop("web")
+    servers.nothing_stays(port, early)
+
+
+WITH_ADB = """
+import os
+from stand_in import listen, obey, pause, serve, sleep_forever, start, wanted_port
+obey()
+os.symlink(os.path.realpath(sys.executable), "adb")
+code = "import signal, socket; held = socket.create_server(('127.0.0.1', %s)); signal.pause()" % sys.argv[1]
+adb = start([os.path.abspath("adb"), "-ISc", code], session=True, quiet=True)
+pause(0.4)
+if sys.argv[2:]:
+    sleep_forever()
+serve(listen(wanted_port()))
+"""
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_shared_program_that_listens_is_not_the_server(servers: Servers, serves: bool) -> None:
+    """React Native starts adb, which listens for every project of the user."""
+    shared, port = free_port(), free_port()
+    command = [*script(servers.project, "with_adb", WITH_ADB), str(shared)]
+    if serves:
+        server = servers.start("web", *command, port=port)
+        assert (server["state"], server["port"]) == ("ready", port)
+    else:
+        server = servers.start("web", *command, "idle")
+        assert (server["state"], server["port"], server["url"]) == ("running", None, None)
+    assert is_listening(shared)
+    result = servers.stop("web", "--sweep")
+    assert (result["outcome"], result["left_running"]) == ("stopped", [])
+    servers.nothing_stays(port, shared)
+
+
+def test_a_server_that_moved_and_says_nothing_is_found_after_a_while(servers: Servers) -> None:
+    port, moved = free_port(), free_port()
+    code = "from stand_in import listen, obey, serve\nobey()\nserve(listen(int(sys.argv[1])))"
+    answer = servers.try_start("web", *script(servers.project, "mute", code), moved, port=port)
+    assert answer.data["server"]["url"] == f"http://localhost:{moved}"
+    assert any(str(moved) in note for note in answer.notes)
+    servers.stop("web")
+    servers.nothing_stays(port, moved)
+
+
 @pytest.mark.parametrize("kind", ["command", "next"])
 @pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("", "localhost")])
 def test_the_url_names_the_address_it_listens_on(servers: Servers, kind: str, host: str, url: str) -> None:
@@ -228,6 +306,26 @@ def test_a_tls_server_that_answers_clear_text_with_an_error(servers: Servers) ->
     next_app(servers.project, *script(servers.project, "polite", POLITE_TLS))
     port = free_port()
     assert servers.start("web", port=port)["url"] == f"https://localhost:{port}"
+    servers.stop("web")
+    servers.nothing_stays(port)
+
+
+def test_a_server_that_speaks_of_https_and_does_not_speak_it_is_ready(servers: Servers) -> None:
+    """Another program before it may add TLS; what its own socket speaks is what is asked."""
+    code = """
+from stand_in import listen, obey, out, render, wanted_port
+obey()
+listener = listen(wanted_port())
+out(f"Open https://localhost:{wanted_port()}")
+while True:
+    connection = listener.accept()[0]
+    if connection.recv(65536).startswith(b"GET"):
+        connection.sendall(render((200, {}, "yes")))
+    connection.close()
+"""
+    next_app(servers.project, *script(servers.project, "boasting", code))
+    port = free_port()
+    assert servers.start("web", port=port)["url"] == f"http://localhost:{port}"
     servers.stop("web")
     servers.nothing_stays(port)
 

@@ -28,6 +28,9 @@ __all__ = ["Watch"]
 #: A socket must be there this long where no HTTP answer proves it. Expo's port test holds one for some ms;
 #: the stand-in of the tests for 20.
 _SETTLE = 0.06
+#: The same for one on another port than was asked for, which the output does not name: a debugger's, a hot
+#: reloader's. Next.js and Vite, which move on from a taken port, say where they went.
+_PATIENCE = 2.0
 #: Pause after a probe that was refused or said "not yet".
 _ASK_AGAIN = 0.05
 #: (seconds since the start, pause between looks): a look costs about half a millisecond.
@@ -53,6 +56,8 @@ class Watch:
         #: What to accept if the TLS helper fails: a server that has answered in clear text after all.
         self._in_clear: Found | None = None
         self._candidate_since = 0.0
+        #: The output says https, and the server did not speak TLS when it was asked.
+        self._doubts_tls = False
         self._deadline = 0.0
         self.due: float | None = None
         self.restart()
@@ -107,15 +112,18 @@ class Watch:
             return None
         if self._candidate is None or self._candidate.listener.inode != found.listener.inode:
             self._candidate, self._candidate_since = found, now
-        if not self._paths:
-            if now - self._candidate_since >= _SETTLE:
-                return self._accept(found)
-            self.due = self._candidate_since + _SETTLE
+        moved = job.port is not None and found.listener.port != job.port
+        settle = _PATIENCE if moved and not found.named else 0.0 if self._paths else _SETTLE
+        if now - self._candidate_since < settle:
+            self.due = min(self.due, self._candidate_since + settle)
             return None
+        if not self._paths:
+            return self._accept(found)
         self._candidate = found
-        if found.scheme == "https":
+        if found.scheme == "https" and not self._doubts_tls:
             self._start_helper(found)
         else:
+            self._candidate, self._doubts_tls = found.replace(scheme="http"), False
             path = self._paths[self._asked % len(self._paths)]
             whole = bool(job.probe.get("body"))
             self._probe = readiness.Probe(found.listener, path, whole_body=whole)
@@ -174,6 +182,7 @@ class Watch:
             self.due = now + _ASK_AGAIN
             return None
         self.helpers = frozenset()
+        self._doubts_tls = status != 0
         found = self._candidate if status == 0 else self._in_clear
         if found is not None and readiness.still_listens(found.listener.inode):
             return self._accept(found)
