@@ -37,6 +37,8 @@ PORT_BUDGET = 2.0
 _LOOK_AGAIN = 0.25
 #: Poll interval for what has no descriptor to wait on.
 _PAUSE = 0.005
+#: What Next.js starts at its end to send telemetry: gone in a moment, and nobody's business.
+_FLUSH = "telemetry/detached-flush"
 
 
 class Ended(Record):
@@ -90,7 +92,7 @@ class _Shutdown:
         self.reap = reap
         self.known: dict[int, ProcessInfo] = {}
         self.left: dict[int, ProcessInfo] = {}
-        self.inodes: set[int] = set()
+        self.inodes = {tree.listener[1]} if tree.listener is not None else set()
         self.handles: dict[int, int | None] = {}
         self.termed_at: int | None = None
         #: The sessions that were there when the TERM was sent.
@@ -114,10 +116,13 @@ class _Shutdown:
             if alive:
                 signals.append("SIGKILL")
                 escalated = True
+                self.termed_at = None  # a tree that did not end by itself has nobody who is on his way out
+                alive = self._look(full=True)
                 self._signal_all(alive, signal.SIGKILL)
                 trace.step(f"SIGKILL to {sorted(info.pid for info in alive)}")
                 alive = self._wait(KILL_BUDGET, signal.SIGKILL)
             held = self._wait_for_sockets()
+            self._name_detached()
         finally:
             for handle in self.handles.values():
                 if handle is not None:
@@ -158,9 +163,17 @@ class _Shutdown:
             return False
         return not self._are_ours(trees.listening([info]).get(info.pid, []))
 
+    def _name_detached(self) -> None:
+        """Whoever detached himself since the TERM and is still there is left, and said to be."""
+        if self.termed_at is None:
+            return
+        infos = trees.members(self.tree, full=True)
+        late = [info for info in infos if info.pid not in self.left and self._detached_since(info)]
+        self.left.update({info.pid: info for info in late if _FLUSH not in trees.show(info)})
+
     def _note_sockets(self, alive: list[ProcessInfo]) -> None:
         held = trees.listening(alive + list(self.left.values()))
-        self.inodes = {one.inode for info in alive for one in held.get(info.pid, [])}
+        self.inodes.update(one.inode for info in alive for one in held.get(info.pid, []))
         # A kept process that has the server's port, or shares one of its sockets, is no bystander.
         holders = [pid for pid in self.left if self._are_ours(held.get(pid, []))]
         alive.extend(self.left.pop(pid) for pid in holders)

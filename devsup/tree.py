@@ -84,6 +84,9 @@ class Tree(Record):
     parent: int | None = None
     #: Children of the guard that are its own helpers.
     helpers: frozenset[int] = frozenset()
+    #: Who was last seen to listen for the server, and the inode of that socket: whoever has it is one of its
+    #: own, even without a marker, a session or a parent that says so.
+    listener: tuple[int, int] | None = None
 
 
 def parse(environ: bytes | None) -> Marker | None:
@@ -140,6 +143,11 @@ def members(tree: Tree, *, full: bool) -> list[ProcessInfo]:
 def _add_strays(tree: Tree, found: dict[int, ProcessInfo], seen: set[int]) -> None:
     leader = tree.leader
     group = leader.pid if leader is not None and _still_names(leader) else None
+    if tree.listener is not None:
+        pid, inode = tree.listener
+        info = _living(pid) if pid not in seen and inode in system.socket_inodes(pid) else None
+        if info is not None:
+            found[pid] = info
     for pid in system.all_pids():
         if pid in seen or pid == tree.parent:
             continue

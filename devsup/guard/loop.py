@@ -21,12 +21,13 @@ from devsup.clock import now_ms
 from devsup.errors import DevsupError
 from devsup.guard import job as jobs
 from devsup.guard import launch
+from devsup.guard.children import Exit, Handles, collect, exit_of, reap
 from devsup.guard.spawn import ADOPT, LOOK
 from devsup.guard.table import TRANSITIONS, Happening
 from devsup.guard.watch import Watch
-from devsup.models import Identity, State
+from devsup.models import State
 from devsup.paths import Home
-from devsup.readiness import Found, find, url_of
+from devsup.readiness import Found, find, still_listens, url_of
 from devsup.registry import Registry, recovery
 from devsup.tree import MARKER, Marker, Tree
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.guard.job import Job
-    from devsup.models import StopClaim
+    from devsup.models import Identity, StopClaim
     from devsup.shutdown import Ended
 
 __all__ = ["Guard", "main"]
@@ -50,12 +51,15 @@ REPLACE_WITHIN = 3.0
 #: The same where the leader has ended too: what is left is then on its way out.
 REPLACE_WITHOUT_LEADER = 1.0
 #: Pauses between tries to write the end of a server to a registry that cannot be written.
-_WRITE_PAUSES = (0.1, 0.5, 2.0, 5.0)
+_WRITE_PAUSES = (0.1, 0.5, 2.0)
+#: Seconds between tries to write what a registry would not take; they double up to the second number.
+_WRITE_AGAIN = (0.1, 5.0)
 #: Poll interval for processes of whose end nothing tells: there is no descriptor of them, no SIGCHLD.
 _UNTOLD = 1.0
 
 _UP_STATES = (State.STARTING, State.RUNNING, State.READY, State.UNHEALTHY)
-_WAKE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, LOOK)
+_OVER = (State.STOPPED, State.EXITED, State.CRASHED)
+_WAKE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, LOOK)
 
 
 class Guard:
@@ -71,14 +75,18 @@ class Guard:
         self.state = State.STARTING
         self.me = identity.me()
         self.leader: Identity | None = None
-        #: (exit code, signal) of the leader, once it has ended; it stays unreaped until the tree is gone.
-        self.left: tuple[int | None, int | None] | None = None
+        #: How the leader ended; it stays unreaped until the tree is gone.
+        self.left: Exit | None = None
         self.left_at = 0.0
         self.was_up = False
         self.launched_at = 0.0
         self.lost_at: float | None = None
         self.listener: Found | None = None
-        self.handles: dict[str, int] = {}
+        self.handles = Handles()
+        #: What the registry has not taken yet, and when it is asked again.
+        self.unwritten: dict[str, Any] = {}
+        self.write_at: float | None = None
+        self.write_pause = 0.0
         self.asked_to_stop = False
         self.asked_to_look = False
         self.pipe: int | None = 3
@@ -98,8 +106,13 @@ class Guard:
             if not self._launch():
                 return 0
         self._say("l")
-        while self.state not in (State.STOPPED, State.EXITED, State.CRASHED):
-            self._turn()
+        while self.state not in _OVER:
+            try:
+                self._turn()
+            except (DevsupError, sqlite3.Error, OSError) as error:
+                # A look that failed (no descriptor left, say) is no reason to leave the server alone.
+                _log(f"went on after: {error!r}")
+                select.select([self.wake_read], [], [], _UNTOLD)
         return 0
 
     # -- the loop ------------------------------------------------------------------------------------
@@ -107,7 +120,7 @@ class Guard:
     def _turn(self) -> None:
         poll = select.poll()
         poll.register(self.wake_read, select.POLLIN)
-        for handle in self.handles.values():
+        for handle in self.handles.all():
             poll.register(handle, select.POLLIN)
         for fd, events in self.watch.fds():
             poll.register(fd, events)
@@ -127,7 +140,7 @@ class Guard:
 
     def _timeout(self) -> float | None:
         """Milliseconds until something is due; None for ever."""
-        times = [self.watch.due]
+        times = [self.watch.due, self.write_at]
         if self.state is State.STARTING and self._is_portless():
             times.append(self.launched_at + LIVED_AFTER)
         if self.left is not None and not self.was_up:
@@ -142,7 +155,7 @@ class Guard:
     def _hears_of_nobody(self) -> bool:
         """Tell whether what is left of the tree could end without a signal to this process."""
         orphans_come = system.CAPABILITIES.subreaper and not self.adopt
-        return self.left is not None and not orphans_come and "listener" not in self.handles
+        return self.left is not None and not orphans_come and self.handles.get("listener") is None
 
     def _hear(self) -> None:
         for number in os.read(self.wake_read, 256):
@@ -150,29 +163,19 @@ class Guard:
                 self.asked_to_stop = True
             elif number == LOOK:
                 self.asked_to_look = True
-            elif number == signal.SIGUSR1 and self.state in (State.RUNNING, State.UNHEALTHY):
-                self.watch.restart()
 
     def _see_leader(self) -> None:
         if self.leader is None or self.left is not None:
             return
         if self.adopt:
-            if not identity.is_gone(self.leader):
-                return
-            self.left = (None, None)  # not our child: nobody tells us how it ended
+            # Not our child: nobody tells us how it ended.
+            self.left = Exit(reaped=True) if identity.is_gone(self.leader) else None
         else:
-            try:
-                how = os.waitid(os.P_PID, self.leader.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-            except ChildProcessError:
-                self.left = (None, None)
-            else:
-                if how is None:
-                    return
-                exited = how.si_code == os.CLD_EXITED
-                self.left = (how.si_status, None) if exited else (None, how.si_status)
-        self.left_at = time.monotonic()
-        self._forget_handle("leader")
-        _log(f"leader {self.leader.pid} ended: exit code {self.left[0]}, signal {self.left[1]}")
+            self.left = exit_of(self.leader.pid)
+        if self.left is not None:
+            self.left_at = time.monotonic()
+            self.handles.forget("leader")
+            _log(f"leader {self.leader.pid} ended: exit code {self.left.code}, signal {self.left.signal}")
 
     def _see_listener(self, ready: set[int]) -> None:
         if self.listener is None or self.state not in (State.READY, State.UNHEALTHY):
@@ -180,12 +183,14 @@ class Guard:
         handle = self.handles.get("listener")
         gone = handle in ready if handle is not None else not _lives(self.listener.pid)
         if gone and self.lost_at is None and self.watch.due is None:
-            self._forget_handle("listener")
+            self.handles.forget("listener")
             self.lost_at = time.monotonic()
             self.watch.restart()
 
     def _keep_time(self) -> None:
         now = time.monotonic()
+        if self.write_at is not None and now >= self.write_at:
+            self._write()
         if self.left is not None:
             self._judge_exit(now)
         if self.state is State.STARTING and self._is_portless() and now >= self.launched_at + LIVED_AFTER:
@@ -199,18 +204,17 @@ class Guard:
     def _judge_exit(self, now: float) -> None:
         """Decide what the leader's end means; without a leader the rest of the tree may still serve."""
         assert self.left is not None
-        code, number = self.left
         rest = self._members()
-        clean = self._is_portless() and code == 0
+        clean = self._is_portless() and self.left.code == 0
         if self.state is State.READY and self.lost_at is None and rest:
             return  # npm killed by hand, say: its tree serves on
         if rest and clean and self.lost_at is None:
             return  # it has put itself into the background
         if rest and self.lost_at is not None and now < self._lost_deadline():
             return
-        if rest and not self.was_up and code == 0 and now < self.left_at + LEADER_SETTLE:
+        if rest and not self.was_up and self.left.code == 0 and now < self.left_at + LEADER_SETTLE:
             return
-        self._sweep(Happening.LEFT_CLEAN if clean else Happening.LEFT, code, number)
+        self._sweep(Happening.LEFT_CLEAN if clean else Happening.LEFT, self.left)
 
     def _lost_deadline(self) -> float:
         assert self.lost_at is not None
@@ -220,14 +224,19 @@ class Guard:
 
     def _launch(self) -> bool:
         job = self.job
-        log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.makedirs(os.path.dirname(job.log), mode=0o700, exist_ok=True)
+            log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self._end(State.CRASHED, ended=None, reason=f"its log cannot be written: {error.strerror}")
+            return False
         child = launch.fork(job, self._environ(), log)
         os.close(log)
         leader = identity.of(child.pid)
         self.leader = leader
         self.launched_at = time.monotonic()
         if leader is None:
-            self._sweep(Happening.LEFT, *child.abandon())  # it was killed at the gate
+            self._sweep(Happening.LEFT, Exit(*child.abandon()))  # it was killed at the gate
             return False
         if not self.registry.record_child(job.id, self.generation, leader, guard=self.me):
             child.abandon()
@@ -240,9 +249,9 @@ class Guard:
             _log(str(error))
             with open(job.log, "a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(f"devsup: {error}\n")
-            self._sweep(Happening.LEFT, 127, None)
+            self._sweep(Happening.LEFT, Exit(code=127))
             return False
-        self._watch_process("leader", leader)
+        self.handles.watch("leader", leader)
         return True
 
     def _take_over(self) -> bool:
@@ -260,7 +269,7 @@ class Guard:
         if self.state is State.READY and find(self.tree(), asked=None, log=self.job.log) is None:
             self.lost_at = self.launched_at  # its listener ended while nobody looked
         if self.leader is not None:
-            self._watch_process("leader", self.leader)
+            self.handles.watch("leader", self.leader)
         self._say("c")
         return True
 
@@ -271,34 +280,29 @@ class Guard:
         self.lost_at = None
         who = identity.of(found.pid)
         if who is not None:
-            self._watch_process("listener", who)
+            self.handles.watch("listener", who)
         self.was_up = True
-        url = url_of(found.listener, found.scheme)
-        place: dict[str, Any] = {
-            "port": found.listener.port,
-            "url": url,
-            "listener_pid": found.pid,
-            "listener_inode": found.listener.inode,
-        }
         if again:
-            self._write(**place)
+            self._write(**_place(found))
         else:
-            self._become(Happening.SERVING, event="ready", ready_at=now_ms(), **place)
+            self._become(Happening.SERVING, event="ready", ready_at=now_ms(), **_place(found))
         self._say("r")
 
     def _obey(self) -> None:
         told, self.asked_to_stop, self.asked_to_look = self.asked_to_stop, False, False
         claim = self._claim()
         if claim is None and not told:
-            return  # what was asked has been done
+            self.watch.hurry()  # what was asked has been done, or somebody waits for us to see it ready
+            return
         if claim is not None and claim.purpose == "restart":
-            if TRANSITIONS[self.state][Happening.RESTART] is not None:
+            if self._enter(Happening.RESTART):
                 self._restart(grace=claim.grace)
             return
         grace = claim.grace if claim is not None else shutdown.DEFAULT_GRACE
         if claim is None:
             self._become(Happening.STOP, event="stopping", reason="signal")
-        self.state = State.STOPPING
+        else:
+            self._enter(Happening.STOP)
         ended = self._shut_down(grace=grace, sweep=claim is not None and claim.sweep)
         by = f"pid {claim.by.pid}" if claim is not None else "signal"
         self._end(State.STOPPED, ended=ended, reason="stop" if claim is not None else "signal", by=by)
@@ -313,9 +317,8 @@ class Guard:
         return row.stop if row is not None and row.generation == self.generation else None
 
     def _restart(self, *, grace: float) -> None:
-        self.state = State.RESTARTING
         ended = self._shut_down(grace=grace, sweep=False)
-        if ended.survivors:
+        if ended.survivors or ended.port_held:
             self._end(State.STOPPED, ended=ended, reason="restart")
             return
         row = self.registry.regenerate(self.job.id, self.generation, self._log_of)
@@ -325,34 +328,48 @@ class Guard:
         self._reap_leader()
         self.generation = row.generation
         self.job = self.job.replace(generation=row.generation, log=row.log)
-        jobs.write(self.home.job(self.job.id), self.job)
-        self.left, self.listener, self.lost_at, self.was_up = None, None, None, False
-        self.watch.stop()
+        self.leader, self.left, self.listener, self.lost_at, self.was_up = None, None, None, None, False
+        self.unwritten, self.write_at = {}, None
         self.watch = Watch(self.job, self.tree, adopt=False)
-        self.state = State.STARTING
         self.adopt = False
+        self._enter(Happening.LAUNCHED)
+        try:
+            jobs.write(self.home.job(self.job.id), self.job)
+        except OSError as error:
+            _log(f"cannot write the job: {error}")  # only a rebuilt registry would miss it
         self._launch()
 
-    def _sweep(self, happening: Happening, code: int | None, number: int | None) -> None:
+    def _sweep(self, happening: Happening, left: Exit) -> None:
         """The server has ended by itself: end what is left of its tree and record that."""
         state = TRANSITIONS[self.state][happening]
         if state is None:
             return
         ended = self._shut_down(grace=shutdown.DEFAULT_GRACE, sweep=False)
-        if number is not None:
-            reason = f"signal {number}"
+        if left.signal is not None:
+            reason = f"signal {left.signal}"
         else:
-            reason = "ended" if code is None else f"exit code {code}"
-        self._end(state, ended=ended, reason=reason, keep=self.was_up, code=code, number=number)
+            reason = "ended" if left.code is None else f"exit code {left.code}"
+        self._end(state, ended=ended, reason=reason, keep=self.was_up, left=left)
 
     def _shut_down(self, *, grace: float, sweep: bool) -> Ended:
         self.watch.stop()
-        group = self.leader if not self.adopt else None
+        self._follow_socket()
+        unreaped = not self.adopt and (self.left is None or not self.left.reaped)
+        group = self.leader if unreaped else None
         port = self.listener.listener.port if self.listener is not None else self.job.port
         ended = shutdown.end(self.tree(), grace=grace, sweep=sweep, port=port, group=group, reap=self._reap)
         self._see_leader()
-        self._forget_handle("listener")  # of a dead process it would be ready for ever
+        self.handles.forget("listener")
         return ended
+
+    def _follow_socket(self) -> None:
+        """A process may have moved its socket without ending: what is said of the end shall be true of it."""
+        if self.listener is None or still_listens(self.listener.listener.inode):
+            return
+        found = find(self.tree(), asked=self.job.port, log=self.job.log)
+        if found is not None:
+            self.listener = found
+            self._write(**_place(found))
 
     def _end(
         self,
@@ -362,19 +379,17 @@ class Guard:
         reason: str,
         by: str | None = None,
         keep: bool = False,
-        code: int | None = None,
-        number: int | None = None,
+        left: Exit | None = None,
     ) -> None:
         """Write the end; only then is the leader's number given back to the kernel."""
-        if ended is not None and ended.survivors:
+        if ended is not None and (ended.survivors or ended.port_held):
             # It is not over, and saying so would be a lie: the row stays, and who asked for the stop tries
             # once more without a guard.
-            _log(f"survivors: {ended.survivors}")
+            _log(f"survivors: {ended.survivors}, port held: {ended.port_held}")
             self.state = state
             self._close_pipe()
             return
-        if self.left is not None and code is None and number is None:
-            code, number = self.left
+        left = left or self.left or Exit()
         outcome = _plain(ended)
         # Before the row: killed in between, a row without a job is found dead by the next command, but nobody
         # would look for a job without a row.
@@ -382,8 +397,8 @@ class Guard:
         for pause in (*_WRITE_PAUSES, None):
             try:
                 self.registry.finish(
-                    self.job.id, self.generation, state=state, exit_code=code, signal=number, reason=reason,
-                    by=by, outcome=outcome, keep=keep, at=now_ms(),
+                    self.job.id, self.generation, state=state, exit_code=left.code, signal=left.signal,
+                    reason=reason, by=by, outcome=outcome, keep=keep, at=now_ms(),
                 )  # fmt: skip
                 break
             except (DevsupError, sqlite3.Error, OSError) as error:
@@ -394,19 +409,30 @@ class Guard:
         self.state = state
         self._close_pipe()
 
-    def _become(self, happening: Happening, **fields: Any) -> None:
+    def _enter(self, happening: Happening) -> bool:
+        """Go where the table says; tell whether that is somewhere else."""
         state = TRANSITIONS[self.state][happening]
-        if state is None:
-            return
-        self._write(state=state, **fields)
-        self.state = state
+        if state is not None:
+            self.state = state
+        return state is not None
+
+    def _become(self, happening: Happening, **fields: Any) -> None:
+        if self._enter(happening):
+            self._write(state=self.state, **fields)
 
     def _write(self, **fields: Any) -> None:
-        # Whatever is the matter with the registry, the server is still to be guarded.
+        """Have the registry take ``fields``, and what it has not taken before; it is asked until it does."""
+        # Whatever is the matter with it, the server is still to be guarded.
+        self.unwritten.update(fields)
         try:
-            self.registry.update(self.job.id, self.generation, **fields)
+            self.registry.update(self.job.id, self.generation, **self.unwritten)
         except (DevsupError, sqlite3.Error, OSError) as error:
-            _log(f"cannot write {fields}: {error}")
+            first, longest = _WRITE_AGAIN
+            self.write_pause = min(self.write_pause * 2 or first, longest)
+            self.write_at = time.monotonic() + self.write_pause
+            _log(f"cannot write {self.unwritten}: {error}")
+        else:
+            self.unwritten, self.write_at, self.write_pause = {}, None, 0.0
 
     # -- processes -----------------------------------------------------------------------------------
 
@@ -422,32 +448,13 @@ class Guard:
         return [info for info in infos if info.pid not in left]
 
     def _reap(self) -> None:
-        """Collect dead orphans by pid; the leader last, and helpers by whoever started them."""
-        for pid in system.children(self.me.pid):
-            if (self.leader is None or pid != self.leader.pid) and pid not in self.watch.helpers:
-                try:
-                    os.waitpid(pid, os.WNOHANG)
-                except ChildProcessError:
-                    continue
+        """Collect dead orphans; the leader last, and helpers by whoever started them."""
+        own = {self.leader.pid} if self.leader is not None else set()
+        reap(self.me.pid, but=own | self.watch.helpers)
 
     def _reap_leader(self) -> None:
         if self.leader is not None and not self.adopt:
-            try:
-                os.waitpid(self.leader.pid, os.WNOHANG)
-            except ChildProcessError:
-                return
-
-    def _watch_process(self, name: str, who: Identity) -> None:
-        self._forget_handle(name)
-        if system.CAPABILITIES.pidfd:
-            handle = identity.wait_handle(who)
-            if handle is not None:
-                self.handles[name] = handle
-
-    def _forget_handle(self, name: str) -> None:
-        handle = self.handles.pop(name, None)
-        if handle is not None:
-            os.close(handle)
+            collect(self.leader.pid)
 
     # -- the outside ---------------------------------------------------------------------------------
 
@@ -505,9 +512,18 @@ def _was_given(name: bytes) -> bool:
     return block is None or block.startswith(name + b"=") or b"\0" + name + b"=" in block
 
 
+def _place(found: Found) -> dict[str, Any]:
+    return {
+        "port": found.listener.port,
+        "url": url_of(found.listener, found.scheme),
+        "listener_pid": found.pid,
+        "listener_inode": found.listener.inode,
+    }
+
+
 def _lives(pid: int) -> bool:
     info = system.process(pid)
-    return info is not None and info.state not in "ZX"
+    return info is not None and not info.dead
 
 
 def _log(text: str) -> None:

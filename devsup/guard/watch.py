@@ -34,8 +34,11 @@ _PATIENCE = 2.0
 #: Pause after a probe that was refused or said "not yet".
 _ASK_AGAIN = 0.05
 #: (seconds since the start, pause between looks): a look costs about half a millisecond.
-_PACE = ((2.0, 0.015), (10.0, 0.03), (60.0, 0.1), (float("inf"), 0.5))
-#: Longest pause where nothing says that the command will ever listen.
+_PACE = ((2.0, 0.015), (10.0, 0.05), (60.0, 0.25))
+#: After that: this part of the time that it took already, so that a slow server is seen soon enough and one
+#: that never comes costs nothing. `wait` has the guard look at once.
+_PATIENT_PACE = 1 / 60
+#: Longest pause.
 _IDLE_PACE = 60.0
 
 
@@ -73,6 +76,12 @@ class Watch:
     def relax(self) -> None:
         """Look ever more seldom: nothing says that this command will listen at all."""
         self._slow = self._slow or 0.1
+
+    def hurry(self) -> None:
+        """Look now, and as often as at first: somebody waits for it."""
+        if self.due is not None and self._probe is None and not self.helpers:
+            self.due = self._began = time.monotonic()
+            self._slow = 0.1 if self._slow else 0.0
 
     def stop(self) -> None:
         """Look no more."""
@@ -134,7 +143,8 @@ class Watch:
         if self._slow:
             self._slow = min(self._slow * 2, _IDLE_PACE)
             return self._slow
-        return next(pause for until, pause in _PACE if now - self._began < until)
+        took = now - self._began
+        return next((pause for until, pause in _PACE if took < until), min(took * _PATIENT_PACE, _IDLE_PACE))
 
     def _judge(self, answer: Answer) -> Found | None:
         found = self._candidate

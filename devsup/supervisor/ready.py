@@ -98,6 +98,10 @@ def follow_guarded(registry: Registry, row: Row, *, deadline: float, ticker: Tic
     A server whose listener is just being replaced is not there, whatever its row says.
     """
     name = row.app or row.session
+    if row.guard is not None:
+        from devsup.guard.spawn import LOOK
+
+        identity.signal(row.guard, LOOK)
     while True:
         found = follow(registry, row, deadline=deadline, ticker=ticker)
         if found is None:

@@ -6,6 +6,7 @@ One claim at a time per generation: two restarts at once are one, and a stop tha
 
 from __future__ import annotations
 
+import signal
 import time
 
 from devsup import identity
@@ -47,9 +48,15 @@ def restart(
     row = found.row
     if alive is Life.FOREIGN:
         raise NotOurs(f"`{row.session}` belongs to another machine or container", hint="devsup list")
+    registry = Registry(supervisor.home)
+    if alive is Life.UNCLAIMED:
+        # Somebody's start is on its way: let it come, then restart that.
+        recorded = ready.follow(
+            registry, row, deadline=began + timeout, ticker=Ticker(on_progress), until_recorded=True
+        )
+        row, alive = (row, Life.DEAD) if recorded is None else (recorded, life(recorded))
     if alive is not Life.LIVE:
         return _start_again(supervisor, row, alive, timeout=timeout, grace=grace, on_progress=on_progress)
-    registry = Registry(supervisor.home)
     held = row.stop
     dead = held.by if held is not None and identity.is_gone(held.by) else None
     mine = StopClaim(identity.me(), distinct_ms(), "restart", grace, sweep=False)
@@ -61,6 +68,7 @@ def restart(
         )
     if claimed == mine and row.guard is not None:
         identity.signal(row.guard, LOOK)
+        identity.signal(row.guard, signal.SIGCONT)
     now = ready.follow(
         registry, row, deadline=began + timeout, ticker=Ticker(on_progress), restarted=claimed is not None
     )
@@ -83,7 +91,12 @@ def _start_again(
     from devsup.supervisor.core import Supervisor as Same
 
     if alive is not Life.ENDED and alive is not Life.DEAD:
-        supervisor.stop([row.id], grace=grace)
+        stopped = supervisor.stop([row.id], grace=grace).results[0]
+        if stopped.error is not None:
+            raise Busy(
+                f"`{row.session}` could not be stopped: {stopped.message}",
+                hint=f"devsup stop {row.app or row.session}",
+            )
     there = Same(row.cwd, supervisor.home.root)
     result = there.start(
         row.app, command=row.command, port=row.asked_port, timeout=timeout, on_progress=on_progress

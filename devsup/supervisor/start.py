@@ -399,7 +399,8 @@ class Starter:
             if now.leader is None or not self._is_unclaimed(now):
                 pause(self.deadline)  # its child is about to end at the gate, or somebody is about to end it
                 return
-            with launch_guard(self.home, now, self.plan, now.command[0], self.environ, mode=ADOPT) as hearing:
+            executable = commands.validate(self.plan, self.environ)
+            with launch_guard(self.home, now, self.plan, executable, self.environ, mode=ADOPT) as hearing:
                 hearing.wait("l", self.deadline)
             self.notes.append("its guard had died; it has a new one")
         finally:

@@ -16,13 +16,12 @@ import time
 
 from devsup import identity, shutdown, trace
 from devsup.clock import distinct_ms, now_ms
-from devsup.errors import DevsupError, Survivors
+from devsup.errors import DevsupError, PortHeld, RegistryUnusable, Survivors
 from devsup.guard import job as jobs
 from devsup.models import Member, Outcome, Row, State, StopClaim, StopResult
 from devsup.registry import Registry
 from devsup.supervisor import targets, view
 from devsup.supervisor.view import Life
-from devsup.tree import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from devsup.models import Identity
     from devsup.paths import Home
+    from devsup.shutdown import Ended
     from devsup.supervisor.targets import Target
 
 __all__ = ["stop_all_of"]
@@ -39,6 +39,10 @@ __all__ = ["stop_all_of"]
 MARGIN = 10.0
 #: Seconds between two looks at what has no descriptor to wait on.
 _LOOK_EVERY = 0.02
+#: Seconds until the next look where somebody else is at work and will end when that is done.
+_LOOK_ANYWAY = 1.0
+#: Descriptors left for everything but waiting: streams, the registry's files, a look at processes.
+_OTHER_FILES = 24
 
 
 def stop_all_of(
@@ -74,7 +78,9 @@ def stop_all_of(
             same[index] = first_of[key]
             continue
         first_of[key] = index
-        stops.append(_Stop(index, home, target, grace=grace, sweep=sweep))
+        # Two descriptors each; beyond what the limit leaves, targets are looked at every 20 ms instead.
+        may_wait = 2 * len(stops) < os.sysconf("SC_OPEN_MAX") - _OTHER_FILES
+        stops.append(_Stop(index, home, target, grace=grace, sweep=sweep, may_wait=may_wait))
     _run(stops)
     results.update({stop.index: stop.result for stop in stops if stop.result is not None})
     for index, original in same.items():
@@ -88,20 +94,22 @@ def _run(stops: list[_Stop]) -> None:
     while pending := [stop for stop in stops if stop.result is None]:
         poll = select.poll()
         for stop in pending:
-            if stop.handle is not None:
-                poll.register(stop.handle, select.POLLIN)
-        blind = any(stop.handle is None for stop in pending)
-        left = min(stop.deadline for stop in pending) - time.monotonic()
-        ready = {fd for fd, _ in poll.poll(max(0.0, min(left, _LOOK_EVERY if blind else left)) * 1e3 + 1)}
+            for handle in stop.handles:
+                poll.register(handle, select.POLLIN)
+        left = min(min(stop.deadline, stop.due) for stop in pending) - time.monotonic()
+        ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1e3 + 1)}
+        now = time.monotonic()
         for stop in pending:
-            if stop.handle is None or stop.handle in ready or time.monotonic() >= stop.deadline:
+            if not ready.isdisjoint(stop.handles) or now >= min(stop.deadline, stop.due):
                 stop.go()
 
 
 class _Stop:
     """One target on its way down. `go` makes a step and never waits; the result stands when it is over."""
 
-    def __init__(self, index: int, home: Home, target: Target, *, grace: float, sweep: bool) -> None:
+    def __init__(
+        self, index: int, home: Home, target: Target, *, grace: float, sweep: bool, may_wait: bool
+    ) -> None:
         self.index = index
         self.home = home
         self.registry = Registry(home)
@@ -112,16 +120,26 @@ class _Stop:
         self.began = time.monotonic()
         self.deadline = self.began + grace + shutdown.KILL_BUDGET + shutdown.PORT_BUDGET + MARGIN
         self.result: StopResult | None = None
-        #: A pidfd to wait on: of the guard, or of the caller that has the claim.
-        self.handle: int | None = None
+        #: What to wait on: pidfds of the guard and of the caller that has the claim; and when to look anyway.
+        self.handles: list[int] = []
+        self.due = self.began
         self.mine: StopClaim | None = None
         self.asked = False
         self.worker: Thread | None = None
+        #: Whether descriptors are plenty enough to wait on some for this target.
+        self.may_wait = may_wait
+        #: Why the registry cannot take the end.
+        self.unrecorded: RegistryUnusable | None = None
 
     def go(self) -> None:
         """Make the next step; a failure is this target's own."""
         try:
             self._step()
+        except RegistryUnusable as error:
+            if self.target.ended or self.unrecorded is not None:
+                self._finish(Outcome.FAILED, error=error.code, message=error.message)
+            else:
+                self._end_unrecorded(error)
         except DevsupError as error:
             self._finish(Outcome.FAILED, error=error.code, message=error.message)
         except OSError as error:
@@ -130,6 +148,7 @@ class _Stop:
             self._give_up()
 
     def _step(self) -> None:
+        self.due = time.monotonic() + _LOOK_EVERY
         if self.worker is not None:
             if not self.worker.is_alive():
                 self.worker = None
@@ -137,7 +156,7 @@ class _Stop:
         if self.target.ended:
             self._finish(Outcome.ALREADY_STOPPED)
             return
-        self._close_handle()
+        self._close_handles()
         row = self.registry.row(self.row.id)
         if row is None or (row.generation != self.row.generation and self.mine is not None):
             # A guard writes the end, then ends itself: nothing at all is to be left when we say so.
@@ -161,8 +180,17 @@ class _Stop:
         guard = self.row.guard
         if guard is None or identity.is_gone(guard) or time.monotonic() >= self.deadline:
             return False
-        self.handle = _handle_of(guard)
+        self._wait_for(guard)
         return True
+
+    def _wait_for(self, *processes: Identity, at_most: float = float("inf")) -> None:
+        """Wait for the end of any of ``processes`` instead of looking again and again."""
+        if not self.may_wait:
+            return
+        handles = [_handle_of(one) for one in processes]
+        self.handles = [handle for handle in handles if handle is not None]
+        if len(self.handles) == len(handles):
+            self.due = time.monotonic() + at_most
 
     def _has_claim(self, row: Row) -> bool:
         """Claim the stop; where another has it, arrange to wait for that."""
@@ -178,7 +206,8 @@ class _Stop:
             trace.step(f"claimed the stop of {row.session}")
             return True
         if held is not None and row.guard is not None and not identity.is_gone(row.guard):
-            self.handle = _handle_of(row.guard)
+            # The holder may be killed before it has asked the guard, or give its claim back.
+            self._wait_for(row.guard, held.by, at_most=_LOOK_ANYWAY)
         # Without a guard the holder does it, and that may live on (an agent's): look again.
         return False
 
@@ -203,7 +232,7 @@ class _Stop:
             identity.signal(row.guard, signal.SIGCONT)
             self.asked = True
             trace.step(f"asked guard {row.guard.pid} to stop {row.session}")
-        self.handle = _handle_of(row.guard)
+        self._wait_for(row.guard)
 
     def _end_deaf_guard(self, row: Row) -> None:
         # Stopped by a debugger, say. It is ours, and without it the tree can be ended from here.
@@ -221,12 +250,11 @@ class _Stop:
 
     def _end_tree(self, row: Row, outcome: Outcome) -> None:
         try:
-            ended = shutdown.end(
-                Tree(row.id, row.leader), grace=self.grace, sweep=self.sweep, port=row.port or row.asked_port
-            )
+            ended = self._end_processes(row)
             plain = ended.asdict()
-            if ended.survivors:
-                self._finish(Outcome.FAILED, seen=plain, error=Survivors.code)
+            if ended.survivors or ended.port_held:
+                code = Survivors.code if ended.survivors else PortHeld.code
+                self._finish(Outcome.FAILED, seen=plain, error=code)
                 return
             state = State.STOPPED if outcome is Outcome.STOPPED else State.CRASHED
             reason = "stop" if outcome is Outcome.STOPPED else "found dead: neither it nor its guard was left"
@@ -241,6 +269,39 @@ class _Stop:
             # The processes are ended in any case; what could not be written is said.
             code = error.code if isinstance(error, DevsupError) else "internal"
             self._finish(Outcome.FAILED, error=code, message=f"stopped, but its row stays: {error}")
+
+    def _end_processes(self, row: Row) -> Ended:
+        port = row.port or row.asked_port
+        return shutdown.end(view.tree_of(row), grace=self.grace, sweep=self.sweep, port=port)
+
+    def _end_unrecorded(self, error: RegistryUnusable) -> None:
+        """End the server all the same: a full disk is no reason for it to hold its port."""
+        import threading
+
+        self.unrecorded = error
+        self.worker = threading.Thread(target=self._end_and_say, args=(error,), daemon=True)
+        self.worker.start()
+
+    def _end_and_say(self, error: RegistryUnusable) -> None:
+        guard = self.row.guard
+        signals: list[str] = []
+        while guard is not None and not identity.is_gone(guard) and time.monotonic() < self.deadline:
+            if not signals:
+                # Without a claim to read it does what TERM means to a guard: an orderly stop.
+                identity.signal(guard, signal.SIGTERM)
+                identity.signal(guard, signal.SIGCONT)
+                signals = ["SIGTERM"]
+            time.sleep(_LOOK_EVERY)
+        try:
+            ended = self._end_processes(self.row)
+        except OSError as problem:
+            self._finish(Outcome.FAILED, error="internal", message=str(problem))
+            return
+        what = "its processes are not all ended" if ended.survivors else "its processes are ended"
+        seen = {**ended.asdict(), "signals": list(dict.fromkeys([*signals, *ended.signals]))}
+        self._finish(
+            Outcome.FAILED, seen=seen, error=error.code, message=f"{what}, but its row stays: {error.message}"
+        )
 
     def _report_end(self) -> None:
         """The row is gone: report what the one who ended it saw."""
@@ -281,16 +342,17 @@ class _Stop:
         message: str | None = None,
         port_free: bool | None = None,
     ) -> None:
-        self._close_handle()
+        self._close_handles()
         if error is not None and self.mine is not None:
             self._give_claim_back()
         seen = seen or {}
         survivors = _members(seen.get("survivors"))
-        if survivors:
+        if survivors and self.unrecorded is None:
             outcome = Outcome.FAILED
             message = f"{len(survivors)} processes survived SIGKILL"
-        elif seen.get("port_held") and error is None:
-            outcome, error, message = Outcome.FAILED, "port_held", "a listening socket outlived its processes"
+        elif seen.get("port_held") and error in (None, PortHeld.code):
+            outcome, error = Outcome.FAILED, PortHeld.code
+            message = "a listening socket of it outlived its processes"
         free = seen.get("port_free", port_free)
         alive = view.life(self.row) if error is not None else Life.ENDED
         self.result = StopResult(
@@ -307,10 +369,10 @@ class _Stop:
             message=message or "; ".join(self.target.notes) or None,
         )
 
-    def _close_handle(self) -> None:
-        if self.handle is not None:
-            os.close(self.handle)
-            self.handle = None
+    def _close_handles(self) -> None:
+        for handle in self.handles:
+            os.close(handle)
+        self.handles = []
 
 
 def _handle_of(who: Identity) -> int | None:

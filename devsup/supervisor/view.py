@@ -46,7 +46,10 @@ def tree_of(row: Row) -> Tree:
     from devsup.tree import Tree
 
     parent = row.guard.pid if row.guard is not None and not identity.is_gone(row.guard) else None
-    return Tree(row.id, row.leader, parent)
+    listener = None
+    if row.listener_pid is not None and row.listener_inode is not None:
+        listener = (row.listener_pid, row.listener_inode)
+    return Tree(row.id, row.leader, parent, listener=listener)
 
 
 def life(row: Row) -> Life:
