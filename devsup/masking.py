@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from re import Pattern
     from typing import Any
 
-__all__ = ["MASK", "command", "learn", "secret_name", "suspicious", "text", "value"]
+__all__ = ["MASK", "command", "learn", "quoted", "secret_name", "shown", "suspicious", "text", "typed", "value"]
 
 MASK = "***"
 
@@ -68,6 +68,15 @@ _PREFIXES = (
 #: Shorter values are words such as `true`, `8080` or `dev`: to hide them would garble the text around them.
 _LITERAL_MIN = 6
 
+#: Words that follow a flag's name in a sentence about it.
+_COMPLAINTS = (
+    r"(?:is|are|was|has|must|may|can|cannot|should|needs?|requires?|expects?|takes?|missing|required|option|flag"
+    r"|argument|value|to|for|from|in|on|or|and|not|with|without|instead)\b"
+)
+
+#: What a shell reads as it stands (as `shlex` has it, which the hot lane does not load).
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_")
+
 _literals: set[str] = set()
 _patterns: dict[str, Pattern[str]] = {}
 
@@ -103,8 +112,11 @@ def text(content: str) -> str:
         content = content.replace(literal, MASK)
     if "://" in content and "@" in content:
         content = _pattern("url").sub(rf"\1{MASK}@", content)
-    if ("=" in content or '":' in content) and _names_a_secret(content):
-        content = _pattern("assignment").sub(rf"\1{MASK}", content)
+    if _names_a_secret(content):
+        if "=" in content or '":' in content:
+            content = _pattern("assignment").sub(rf"\1{MASK}", content)
+        if "-" in content:
+            content = _pattern("flag").sub(rf"\1{MASK}", content)
     if "earer " in content:
         content = _pattern("bearer").sub(rf"\1{MASK}", content)
     if any(prefix in content for prefix in _PREFIXES):
@@ -131,14 +143,34 @@ def command(argv: Sequence[Any]) -> list[Any]:
     return shown
 
 
+def quoted(word: str) -> str:
+    """Return ``word`` as a shell reads it; what is masked stays as readable as it is."""
+    if word and _PLAIN.issuperset(word.replace(MASK, "")):
+        return word
+    return "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def shown(argv: Sequence[str]) -> str:
+    """Return a command line for a sentence: masked, and quoted as a shell reads it."""
+    return " ".join(map(quoted, command(argv)))
+
+
+def typed(argv: Sequence[str]) -> str | None:
+    """Return a command line that can be typed as it stands; None where that would show a secret."""
+    words = list(argv)
+    if command(words) != words or not all(word.isprintable() for word in words):
+        return None
+    return shown(words)
+
+
 def value(content: Any, key: str = "") -> Any:
     """Return ``content``, a record or JSON value, as plain JSON values with every text in it masked."""
     if isinstance(content, str):
-        if key == "command" and _names_a_secret(content):
-            content = _pattern("flag").sub(rf"\1{MASK}", content)
         return text(content)
     if isinstance(content, Record):
         content = content.asdict()
+    if key == "env" and isinstance(content, list | tuple):
+        return [f"{str(pair).partition('=')[0]}={MASK}" for pair in content]
     if isinstance(content, dict):
         if key == "env":
             return dict.fromkeys(content, MASK)
@@ -176,7 +208,11 @@ def _sources() -> dict[str, str]:
             rf"(?i)([\w.-]*(?:{names})[\w.-]*(?:=[\"']?|\"\s*:\s*\"))(?!\*\*\*)"
             r"(?:(?<=[\"'])[^\"'\n]+|[^\s\"'&,;]+)"
         ),
-        "flag": rf"(?i)((?:^|\s)--?[\w-]*(?:{names})[\w-]*\s+)[^\s-]\S*",
+        # `--token value`, also as two words of a list; not `--token is missing`, which a program complains.
+        "flag": (
+            rf"(?i)((?<![\w-])--?[\w-]*(?:{names})[\w-]*(?:\s+|[\"'],\s*(?=[\"'])))(?!\*\*\*|{_COMPLAINTS})"
+            r"(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s\"'`-][^\s\"'`]*)"
+        ),
         "bearer": r"([Bb]earer )[\w.~+/=-]{6,}",
         "key": rf"(?<![A-Za-z0-9])({'|'.join(prefixes)}|eyJ(?=[\w-]+\.))[A-Za-z0-9_.-]{{6,}}",
     }
