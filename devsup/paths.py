@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Home", "check_home", "ensure_home", "find_home"]
 
 _FOLDERS = ("servers", "locks", "logs", "reports")
+#: Bytes of a project's own name in that of its log folder: a file name has 255 at most.
+_NAME_BYTES = 100
 _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
 _ELSEWHERE = "set `DEVSUP_HOME` to a folder of your own"
@@ -86,7 +88,18 @@ class Home(Record):
         return f"{self._log_folder(project)}/{session}.guard.log"
 
     def _log_folder(self, project: str) -> str:
-        return f"{self.root}/logs/{os.path.basename(project) or 'root'}-{_crc(project)}"
+        return f"{self.root}/logs/{_short(os.path.basename(project)) or 'root'}-{_crc(project)}"
+
+
+def _short(name: str) -> str:
+    """Return the beginning of a file name, cut between two letters; the bytes alone decide where."""
+    raw = os.fsencode(name)
+    end = _NAME_BYTES
+    if len(raw) <= end:
+        return name
+    while end and raw[end] & 0xC0 == 0x80:  # amid a letter of UTF-8
+        end -= 1
+    return os.fsdecode(raw[:end])
 
 
 def _crc(text: str) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 
 from devsup import identity, system
+from devsup.filenames import native_all, portable_all
 from devsup.models import Identity
 from devsup.records import Record
 from devsup.system import ProcessInfo
@@ -68,7 +69,7 @@ class Marker(Record):
     generation: int
 
     def __str__(self) -> str:
-        return json.dumps(self.asdict(), separators=(",", ":"))
+        return json.dumps(portable_all(self.asdict()), separators=(",", ":"))
 
 
 class Tree(Record):
@@ -100,7 +101,7 @@ def parse(environ: bytes | None) -> Marker | None:
     end = environ.find(b"\0", start)
     try:
         fields = json.loads(environ[start : end if end >= 0 else len(environ)])
-        return Marker(**fields)
+        return Marker(**native_all(fields))
     except (ValueError, TypeError):
         return None  # somebody else's variable of that name
 

@@ -84,6 +84,18 @@ def test_the_names_of_two_projects_and_sessions_do_not_meet() -> None:
     assert home.job("a1") == "/h/servers/a1.json"
 
 
+@pytest.mark.parametrize("letter", ["x", "é", "\udce9"])
+def test_a_project_with_the_longest_of_names_has_a_log_folder(letter: str) -> None:
+    """A file name has 255 bytes at most, and the checksum of the whole path comes behind it."""
+    home = Home("/h")
+    name = letter * (250 // len(os.fsencode(letter)))
+    folder = home.log(f"/p/{name}", "s", 1).split("/")[3]
+    assert len(os.fsencode(folder)) < 120
+    assert name.startswith(folder.rpartition("-")[0])
+    assert folder != home.log(f"/q/{name}", "s", 1).split("/")[3]
+    assert home.log(f"/p/{name[:40]}", "s", 1).startswith(f"/h/logs/{name[:40]}-")
+
+
 # -- making it --------------------------------------------------------------------------------------
 
 

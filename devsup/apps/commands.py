@@ -17,6 +17,7 @@ from devsup.apps.presets import COMMAND, KINDS
 from devsup.apps.presets.kind import COMMON_FAILURES
 from devsup.apps.recognise import recognise
 from devsup.errors import UsageError
+from devsup.filenames import portable
 from devsup.records import Record
 
 TYPE_CHECKING = False
@@ -277,7 +278,7 @@ def _session(project: str, line: Line) -> str:
     from binascii import crc32  # only commands without a name need it
 
     text = "\0".join((project, line.cwd, *line.argv))
-    return f"session_{crc32(text.encode('utf-8', 'surrogateescape')):08x}"
+    return f"session_{crc32(portable(text).encode('utf-8', 'surrogateescape')):08x}"
 
 
 def _port_of(text: str) -> int:

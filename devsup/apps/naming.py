@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from devsup.filenames import portable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +30,7 @@ def is_name(text: str) -> bool:
 
 def slug(text: str) -> str:
     """Return ``text`` as a name: lower case, every other sign a hyphen."""
-    letters = "".join(letter if letter in _LETTERS else "-" for letter in text.lower())
+    letters = "".join(letter if letter in _LETTERS else "-" for letter in portable(text).lower())
     while "--" in letters:
         letters = letters.replace("--", "-")
     return letters.strip("-_")[:MAX_LENGTH].rstrip("-_") or "app"

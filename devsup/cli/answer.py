@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from devsup import masking
+from devsup import filenames, masking
 from devsup.records import Record
 
 TYPE_CHECKING = False
@@ -76,7 +76,9 @@ def document(answer: Answer, *, ascii_only: bool = False) -> str:
     if answer.verb == "list" and error is None:
         # Only the commands can hold a secret; the whole of a hundred servers takes 2 ms to look at.
         looked_at = " ".join(word for server in answer.data.servers for word in server.command)
-    return dump(masking.value(envelope)) if masking.suspicious(looked_at) else text
+    text = dump(masking.value(envelope)) if masking.suspicious(looked_at) else text
+    # Programs read the answer as UTF-8, whatever the locale of this process.
+    return text if filenames.SAME else dump(filenames.portable_all(json.loads(text)))
 
 
 def _plain(value: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 
+from devsup.filenames import native_all, portable_all
 from devsup.records import Record
 
 TYPE_CHECKING = False
@@ -48,7 +49,7 @@ def write(path: str, job: Job) -> None:
     temporary = f"{path}.{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(job.asdict()).encode())
+        os.write(fd, json.dumps(portable_all(job.asdict())).encode())
     finally:
         os.close(fd)
     os.rename(temporary, path)
@@ -63,7 +64,7 @@ def read(path: str) -> Job:
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     with open(fd, "rb") as file:
-        fields = json.load(file)
+        fields = native_all(json.load(file))
     try:
         return Job(**{name: fields[name] for name in Job._fields})
     except (KeyError, TypeError) as error:

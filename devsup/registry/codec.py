@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 
+from devsup.filenames import native, native_all, portable, portable_all
 from devsup.models import Event, Identity, Row, State, StopClaim
 
 TYPE_CHECKING = False
@@ -48,23 +49,35 @@ class Undecodable(Exception):
     """A value that devsup did not write."""
 
 
-_dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
-_loads = json.loads
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
+
+
+def _dumps(value: Any) -> str:
+    return _encode(portable_all(value))
+
+
+def _loads(stored: str) -> Any:
+    return native_all(json.loads(stored))
 
 
 def text(value: str | bytes) -> str | bytes:
-    """Return a path as SQLite can hold it: file names are bytes, and not all of them are UTF-8."""
+    """
+    Return a path as SQLite can hold it: file names are bytes, and not all of them are UTF-8.
+
+    The same for the same bytes in every process: rows are found and kept apart by it.
+    """
     if isinstance(value, bytes) or value.isascii():
         return value
+    value = portable(value)
     try:
         value.encode()
     except UnicodeEncodeError:
-        return os.fsencode(value)
+        return value.encode("utf-8", "surrogateescape")
     return value
 
 
 def _plain(value: str | bytes) -> str:
-    return value if isinstance(value, str) else os.fsdecode(value)
+    return native(value) if isinstance(value, str) else os.fsdecode(value)
 
 
 def outcome_text(outcome: dict[str, Any] | None) -> str | None:

@@ -15,6 +15,7 @@ import os
 
 from devsup import identity, system, tree
 from devsup.clock import now_ms
+from devsup.filenames import native_all
 from devsup.models import Identity, Row, State
 from devsup.registry import building
 
@@ -181,7 +182,7 @@ def _jobs(home: Home) -> dict[str, dict[str, Any]]:
             continue
         try:
             with open(f"{home.servers}/{name}", encoding="utf-8") as file:
-                job = json.load(file)
+                job = native_all(json.load(file))
         except (OSError, ValueError):
             continue
         if isinstance(job, dict) and job.get("id") == server:
