@@ -12,7 +12,7 @@ import os
 import time
 
 from devsup import identity
-from devsup.errors import NotFound, NotReady, UsageError
+from devsup.errors import Interrupted, NotFound, NotReady, UsageError
 from devsup.models import (
     LogPage,
     Row,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from builtins import list as List  # noqa: N812 - `list` is a method of the class below
     from collections.abc import Callable, Mapping, Sequence
 
+    from devsup.apps.commands import Plan
     from devsup.models import Unmanaged
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
@@ -89,30 +90,16 @@ class Supervisor:
         :raises ExitedEarly, StoppedMeanwhile: it is not there any more
         :raises NotReady: the deadline is over; it goes on starting
         """
-        from devsup.apps import commands
         from devsup.supervisor.start import Starter
 
         deadline = time.monotonic() + timeout
         environ = os.environ if environ is None else environ
         given = [*command] if command else None
         try:
-            plan = commands.plan(
-                self.project, self.cwd, app=app, command=given, port=port, env=env, environ=environ
-            )
-        except NotFound:
-            running = self._running(app) if given is None else None
-            if running is None:
-                raise
-            plan = commands.plan(
-                self.project,
-                running.cwd,
-                app=app,
-                command=running.command,
-                port=port,
-                env=env,
-                environ=environ,
-            )
-        ensure_home(self.home)
+            plan = self._plan(app, given, port=port, env=env, environ=environ)
+            ensure_home(self.home)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; nothing was started") from None
         starter = Starter(
             self.home, plan, project=self.project, deadline=deadline, wait=wait, environ=environ,
             given_env=env or {}, given_command=given, on_progress=on_progress,
@@ -122,6 +109,35 @@ class Supervisor:
         finally:
             self.notes += starter.registry.warnings  # also beside an error
         return result.replace(notes=[*self.notes, *result.notes])
+
+    def _plan(
+        self,
+        app: str | None,
+        given: List[str] | None,
+        *,
+        port: int | str | None,
+        env: Mapping[str, str] | None,
+        environ: Mapping[str, str],
+    ) -> Plan:
+        from devsup.apps import commands
+
+        try:
+            return commands.plan(
+                self.project, self.cwd, app=app, command=given, port=port, env=env, environ=environ
+            )
+        except NotFound:
+            running = self._running(app) if given is None else None
+            if running is None:
+                raise
+            return commands.plan(
+                self.project,
+                running.cwd,
+                app=app,
+                command=running.command,
+                port=port,
+                env=env,
+                environ=environ,
+            )
 
     def _running(self, name: str | None) -> Row | None:
         """Return the server that was started under ``name`` with a command of its own."""
