@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENDED_STATES",
+    "SESSION_PREFIX",
     "Event",
     "Identity",
     "LogPage",
@@ -29,6 +30,10 @@ __all__ = [
     "StopResults",
     "Unmanaged",
 ]
+
+
+#: What the session of a named app is called: this and the name.
+SESSION_PREFIX = "dev_server_"
 
 
 class State(str, Enum):

@@ -22,6 +22,7 @@ from devsup.system import ProcessInfo
 __all__ = [
     "MARKER",
     "Marker",
+    "Proven",
     "Tree",
     "inside",
     "is_guard",
@@ -30,6 +31,7 @@ __all__ = [
     "marked",
     "marker_of",
     "members",
+    "proven",
     "show",
 ]
 
@@ -201,6 +203,33 @@ def marked(home: str | None = None) -> list[tuple[ProcessInfo, Marker]]:
             if info is not None:
                 found.append((info, marker))
     return sorted(found, key=lambda pair: (pair[0].ticks, pair[0].pid))
+
+
+class Proven(Record):
+    """What shows that a server lives: its guard, and processes that are its own."""
+
+    guard: ProcessInfo | None
+    own: list[ProcessInfo]
+
+
+def proven(marked: list[ProcessInfo], *, job: bool, port: int | None) -> Proven | None:
+    """
+    Tell a server from what it has left running, by all processes with its marker; None for no server.
+
+    An editor that a server opened carries its marker for ever. So the marker proves nothing by itself: a
+    server has a guard; or a job file (``job``: its end removes it) and a process that is not shared with
+    others; or one that listens on its ``port``.
+    """
+    guards = [info for info in marked if is_guard(info.pid)]
+    rest = [info for info in marked if info not in guards]
+    guard = guards[0] if guards else None
+    leader = next((one for one in rest if guard and one.sid == one.pid and one.ppid == guard.pid), None)
+    who = Identity(leader.pid, leader.ticks, "") if leader is not None else None
+    shared = kept(Tree("", who), rest)
+    held = listening(rest) if port is not None and (shared or not (guard or job)) else {}
+    serving = {pid for pid, ones in held.items() if any(one.port == port for one in ones)}
+    own = [info for info in rest if info.pid not in shared or info.pid in serving]
+    return Proven(guard, own) if guard is not None or serving or (job and own) else None
 
 
 def kept(tree: Tree, infos: list[ProcessInfo]) -> set[int]:

@@ -24,15 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support import Devsup, Spawn
+    from tests.support import Devsup, Leftovers, Spawn
 
     Live = Callable[..., subprocess.Popen[str]]
 
 #: A process that tells when it is there, and where it listens if it was asked to.
 CODE = """
 import os, socket, sys
-if "session" in sys.argv:
-    os.setsid()
+os.setsid()  # as servers do: what has a terminal is a person's
 listener = None
 if "listen" in sys.argv:
     listener = socket.create_server(("127.0.0.1", 0))
@@ -120,17 +119,18 @@ def test_a_server_is_found_by_its_marker_and_its_job(home: Path, live: Live) -> 
     assert row.listener_inode
 
 
-def test_a_server_without_a_job_file_is_found_too(home: Path, live: Live) -> None:
-    child = live("a1", generation=5)
+def test_a_server_without_a_job_file_is_found_by_its_guard(home: Path, live: Live) -> None:
+    guard = live("a1", "devsup/guard/__main__.py", session="dev_server_web")
+    hear(guard)
+    child = live("a1", generation=5, session="dev_server_web")
     hear(child)
     [row] = living(home)
-    assert (row.id, row.session, row.project, row.generation) == ("a1", "x", "/p", 5)
+    assert (row.id, row.session, row.project, row.generation) == ("a1", "dev_server_web", "/p", 5)
+    assert row.app == "web"
     assert row.command[0] == sys.executable
     assert row.cwd == os.getcwd()
-    assert row.log.endswith("/x.5.log")
-    assert row.leader == identity.of(child.pid)
-    assert row.guard is not None
-    assert identity.is_gone(row.guard)
+    assert row.log.endswith("/dev_server_web.5.log")
+    assert (row.guard, row.leader) == (identity.of(guard.pid), identity.of(child.pid))
     assert row.state is State.RUNNING
 
 
@@ -190,6 +190,7 @@ def test_another_home_is_not_looked_into(home: Path, temporary: Path, live: Live
 
 def test_of_two_in_one_session_the_younger_is_the_one(home: Path, live: Live) -> None:
     for server, generation in (("a1", 3), ("b2", 7), ("c3", 5)):
+        job(home, server, generation=generation)
         hear(live(server, generation=generation))
     assert [(row.id, row.generation) for row in living(home)] == [("b2", 7)]
 
@@ -216,12 +217,40 @@ def test_what_has_ended_unseen_is_lost(home: Path, registry: Registry) -> None:
     assert reserve(registry, make_row("b2", "x")).generation == 7
 
 
+def test_a_marker_alone_is_no_server(home: Path, live: Live) -> None:
+    """What a stopped server left behind carries it for ever; its stop has removed the job file."""
+    hear(live("a1"))
+    assert living(home) == []
+    job(home, "a1")
+    [row] = living(home)
+    assert row.guard is not None
+    assert identity.is_gone(row.guard)
+
+
+def test_what_is_shared_with_others_is_no_server(home: Path, live: Live) -> None:
+    """Not even where nobody wrote the server's end down: nothing of its own is left."""
+    job(home, "a1", generation=6)
+    hear(live("a1", code="import ctypes; ctypes.CDLL(None).prctl(15, b'watchman', 0, 0, 0)\n" + CODE))
+    [row] = living(home)
+    assert (row.state, row.leader) == (State.LOST, None)
+
+
+def test_what_is_shared_and_serves_is_the_server(home: Path, live: Live) -> None:
+    child = live(
+        "a1", "listen", code="import ctypes; ctypes.CDLL(None).prctl(15, b'watchman', 0, 0, 0)\n" + CODE
+    )
+    job(home, "a1", port=int(hear(child)))
+    [row] = living(home)
+    assert (row.state, row.leader) == (State.READY, identity.of(child.pid))
+
+
 def test_a_dead_process_is_not_living(home: Path, live: Live) -> None:
+    job(home, "a1")
     child = live("a1")
     hear(child)
     child.send_signal(signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie now
-    assert living(home) == []
+    assert [row.state for row in living(home)] == [State.LOST]
 
 
 def test_a_claim_that_survived_the_loss_holds(live: Live, registry: Registry) -> None:
@@ -336,3 +365,60 @@ def test_a_running_server_outlives_its_whole_home(home: Path, devsup: Devsup) ->
     assert [after[name] for name in same] == [before[name] for name in same]
     [result] = devsup("stop", "--json", after["session"]).data["results"]
     assert (result["outcome"], result["survivors"], result["port_free"]) == ("stopped", [], True)
+
+
+@pytest.fixture
+def editor(devsup: Devsup, leftovers: Leftovers) -> int:
+    """Start and stop a server that opens an editor; return the pid of that, which goes on."""
+    leftovers.expected = True
+    port = free_port()
+    argv = server_argv("companions", "--name", "code", "--port", port)
+    devsup("start", "ed", "--json", "--port", port, "--", *argv)
+    [result] = devsup("stop", "ed", "--json").data["results"]
+    [left] = result["left_running"]
+    assert isinstance(left["pid"], int)
+    return left["pid"]
+
+
+def test_what_a_stopped_server_left_running_never_becomes_a_server(
+    home: Path, devsup: Devsup, editor: int
+) -> None:
+    """Its marker outlives server and registry; `stop --all` must not end a person's editor by it."""
+    remove_database(home)
+    assert devsup("list", "--json").data["servers"] == []
+    assert devsup("stop", "--all", "--json").data["results"] == []
+    port = free_port()
+    again = devsup("start", "ed", "--json", "--port", port, "--", *server_argv("web", "--port", port)).data
+    assert again["reused"] is False
+    remove_database(home)
+    [found] = devsup("list", "--json").data["servers"]
+    assert found["id"] == again["server"]["id"]
+    [result] = devsup("stop", "--all", "--json").data["results"]
+    assert result["outcome"] == "stopped"
+    assert os.path.exists(f"/proc/{editor}")
+
+
+@pytest.mark.usefixtures("editor")
+def test_what_a_stopped_server_left_running_blocks_no_start_elsewhere(
+    devsup: Devsup, temporary: Path, leftovers: Leftovers
+) -> None:
+    """Only a server that lives is refused under another state folder."""
+    other = {"DEVSUP_HOME": str(temporary / "other")}
+    leftovers.watch(temporary / "other")
+    port = free_port()
+    command = ("--port", port, "--", *server_argv("web", "--port", port))
+    assert devsup("start", "ed", "--json", *command, env=other).data["reused"] is False
+    refused = devsup("start", "ed", "--json", *command)
+    assert refused.error["code"] == "name_taken"
+    assert refused.error["details"]["home"] == other["DEVSUP_HOME"]
+    devsup("stop", "ed", "--json", env=other)
+
+
+def test_a_rebuilt_server_answers_to_its_name(home: Path, devsup: Devsup) -> None:
+    """Also where no job file says it: the session does."""
+    port = free_port()
+    before = devsup("start", "web", "--json", "--port", port, "--", *server_argv("web", "--port", port)).data
+    shutil.rmtree(home)
+    assert devsup("status", "web", "--json").data["server"]["pid"] == before["server"]["pid"]
+    [result] = devsup("stop", "web", "--json").data["results"]
+    assert result["outcome"] == "stopped"

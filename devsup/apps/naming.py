@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 
 from devsup.filenames import portable
+from devsup.models import SESSION_PREFIX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = ["SESSION_PREFIX", "assign", "is_name", "label", "slug"]
-
-SESSION_PREFIX = "dev_server_"
 
 MAX_LENGTH = 63
 _FIRST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")

@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import os
 
-from devsup import identity, system, tree
+from devsup import identity, readiness, system, tree
 from devsup.clock import now_ms
 from devsup.filenames import native_all
-from devsup.models import Identity, Row, State
+from devsup.models import SESSION_PREFIX, Identity, Row, State
 from devsup.registry import building
 
 TYPE_CHECKING = False
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["building", "living"]
 
-_GUARDS = ("devsup/guard", "devsup.guard")
 #: The guard of a server whose guard is dead: no kernel gives out this pid, so it is gone by every test. A row
 #: with a leader and no guard at all would be one that no start ever writes.
 _NO_GUARD = Identity(2**31 - 1, 0, "", 0)
@@ -37,7 +36,7 @@ _NO_GUARD = Identity(2**31 - 1, 0, "", 0)
 
 def living(home: Home) -> list[Row]:
     """
-    Return a row for each server of `home` of which any process lives.
+    Return a row for each server of `home` that is proven to live; see `tree.proven`.
 
     A server that left a job file and no process has ended while nobody kept a record: it is among the rows
     too, as an ended one, so that its log is still found.
@@ -46,11 +45,10 @@ def living(home: Home) -> list[Row]:
     for info, marker in tree.marked(home.root):
         servers.setdefault(marker.id, []).append((info, marker))
     jobs = _jobs(home)
-    rows = [_row(home, jobs.get(server, {}), members) for server, members in servers.items()]
-    alive = _without_rivals([row for row in rows if row is not None])
-    return alive + [
-        row for row in map(_lost, (jobs[server] for server in jobs.keys() - servers.keys())) if row
-    ]
+    found = [_row(home, jobs.get(server, {}), members) for server, members in servers.items()]
+    alive = [row for row in found if row is not None]
+    over = jobs.keys() - {row.id for row in alive}
+    return _without_rivals(alive) + [row for row in map(_lost, (jobs[server] for server in over)) if row]
 
 
 def _without_rivals(rows: list[Row]) -> list[Row]:
@@ -75,18 +73,21 @@ def _without_rivals(rows: list[Row]) -> list[Row]:
 
 
 def _row(home: Home, job: dict[str, Any], members: list[tuple[ProcessInfo, Marker]]) -> Row | None:
-    guard = next((info for info, _ in members if _is_guard(info.pid)), None)
-    infos = [info for info, _ in members if guard is None or info.pid != guard.pid]
+    marker = members[0][1]
+    asked = _number(job.get("port", job.get("asked_port")))
+    job_file = os.path.exists(home.job(marker.id))  # half of one proves as much
+    proof = tree.proven([info for info, _ in members], job=job_file, port=asked)
+    if proof is None:
+        return None  # what a server left running when it was stopped
+    guard, infos = proof.guard, proof.own
     leader = _leader(infos, guard)
     here = identity.here().key
     scope = _text(job.get("scope")) or here
     guarded_by, led_by = _identity(guard, foreign=scope != here), _identity(leader, foreign=scope != here)
     if guarded_by is None and led_by is None:
         return None  # gone since
-    marker = members[0][1]
     # A guard keeps the marker it was started with over every restart of its server.
     generation = max([one.generation for _, one in members] + [_number(job.get("generation")) or 0])
-    asked = _number(job.get("port", job.get("asked_port")))
     listener_pid, listener = _listener(infos, asked)
     return Row(
         id=marker.id,
@@ -95,7 +96,7 @@ def _row(home: Home, job: dict[str, Any], members: list[tuple[ProcessInfo, Marke
         netns=_text(job.get("netns")) or system.net_namespace(),
         project=marker.project,
         session=marker.session,
-        app=_text(job.get("app")),
+        app=_app(job, marker.session),
         kind=_text(job.get("kind")) or "command",
         cwd=_text(job.get("cwd")) or (leader and system.cwd(leader.pid)) or marker.project,
         command=_words(job.get("command")) or (system.cmdline(leader.pid) if leader else []),
@@ -108,14 +109,11 @@ def _row(home: Home, job: dict[str, Any], members: list[tuple[ProcessInfo, Marke
         guard=guarded_by or _NO_GUARD,
         leader=led_by,
         port=listener.port if listener else None,
-        url=_url(listener) if listener else None,
+        # Whether it was https died with the registry; a guard writes it at the next change.
+        url=readiness.url_of(listener) if listener else None,
         listener_pid=listener_pid,
         listener_inode=listener.inode if listener else None,
     )
-
-
-def _is_guard(pid: int) -> bool:
-    return any(name in word for word in system.cmdline(pid)[:6] for name in _GUARDS)
 
 
 def _leader(infos: list[ProcessInfo], guard: ProcessInfo | None) -> ProcessInfo | None:
@@ -151,14 +149,6 @@ def _listener(infos: list[ProcessInfo], asked: int | None) -> tuple[int | None, 
     """Return who of the tree listens where: on the asked port, else on the lowest."""
     found = [(pid, one) for pid, listeners in tree.listening(infos).items() for one in listeners]
     return min(found, key=lambda each: (each[1].port != asked, each[1].port, each[0]), default=(None, None))
-
-
-def _url(listener: Listener) -> str:
-    # Whether it was https died with the registry; the guard, if there is one, writes it at the next change.
-    if listener.address == "::" and not listener.v6only:
-        return f"http://localhost:{listener.port}"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.address, listener.address)  # noqa: S104
-    return f"http://[{host}]:{listener.port}" if ":" in host else f"http://{host}:{listener.port}"
 
 
 def _state(asked: int | None, listener: Listener | None, leader: ProcessInfo | None) -> State:
@@ -202,7 +192,7 @@ def _lost(job: dict[str, Any]) -> Row | None:
         netns=_text(job.get("netns")) or "",
         project=project,
         session=session,
-        app=_text(job.get("app")),
+        app=_app(job, session),
         kind=_text(job.get("kind")) or "command",
         cwd=_text(job.get("cwd")) or project,
         command=_words(job.get("command")),
@@ -214,6 +204,11 @@ def _lost(job: dict[str, Any]) -> Row | None:
         ended_at=now_ms(),
         reason="it had ended when the registry was rebuilt",
     )
+
+
+def _app(job: dict[str, Any], session: str) -> str | None:
+    named = session.removeprefix(SESSION_PREFIX)
+    return _text(job.get("app")) or (named if named != session else None)
 
 
 def _text(value: object) -> str | None:

@@ -7,10 +7,13 @@ advisory: the reservation's unique indexes and the server's own bind decide.
 
 from __future__ import annotations
 
+import os
+
 from devsup import ports, system
 from devsup import tree as trees
 from devsup.apps import nextlock
 from devsup.errors import NameTaken, PortTaken, UnmanagedRunning, UsageError
+from devsup.paths import Home
 from devsup.registry import FolderBusy, PortLeased
 from devsup.supervisor.view import Life, brief, life, server_of
 
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
 
     from devsup.apps.commands import Plan
     from devsup.models import Row
-    from devsup.paths import Home
     from devsup.registry import Registry
+    from devsup.system import ProcessInfo
 
 __all__ = ["MAX_SERVERS", "folder_taken", "limit", "refuse_doubles", "refuse_occupied", "with_port"]
 
@@ -51,15 +54,20 @@ def refuse_doubles(home: Home, plan: Plan) -> None:
     :raises NameTaken: the same session runs under another state folder
     :raises UnmanagedRunning: a Next.js server that devsup did not start runs in the folder
     """
+    others: dict[str, tuple[Home, list[ProcessInfo]]] = {}
     for info, marker in trees.marked():
         same = marker.project == plan.project and marker.session == plan.session
+        if same and marker.home != home.root:
+            others.setdefault(marker.id, (Home(marker.home), []))[1].append(info)
+    for server, (other, infos) in others.items():
+        proof = trees.proven(infos, job=os.path.exists(other.job(server)), port=plan.port)
         # A guard alone is on its way out, or waits for its server to be recorded.
-        if same and marker.home != home.root and not trees.is_guard(info.pid):
+        if proof is not None and proof.own:
             raise NameTaken(
-                f"`{plan.session}` of this project runs under another state folder, `{marker.home}` "
-                f"(pid {info.pid})",
-                hint=f"set DEVSUP_HOME={marker.home} to reach it",
-                details={"home": marker.home, "pid": info.pid},
+                f"`{plan.session}` of this project runs under another state folder, `{other.root}` "
+                f"(pid {proof.own[0].pid})",
+                hint=f"set DEVSUP_HOME={other.root} to reach it",
+                details={"home": other.root, "pid": proof.own[0].pid},
             )
     running = nextlock.running(plan.folder or plan.cwd) if plan.kind == "next" else None
     if running is not None:
