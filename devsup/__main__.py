@@ -71,6 +71,9 @@ def _ask_typer(arguments: list[str], *, as_json: bool) -> Call | int:
             result = answer.Answer("help", {"help": call} if as_json else None)
             return answer.show(result, as_json=True) if as_json else answer.write(call)
     except DevsupError as error:
+        from devsup.cli import hints
+
+        error.hint = hints.located(error.hint, hints.folder_of(arguments))
         return answer.show(answer.Answer("", error=error), as_json=as_json)
     except SystemExit as exit_:  # Typer's own: completion has been installed or shown
         return exit_.code if isinstance(exit_.code, int) else 1
@@ -109,6 +112,8 @@ def _run(call: Call, *, as_json: bool, own_process: bool) -> int:
                 if code in (130, 143) and not as_json:
                     return code  # how a person leaves a follower is no error to talk about
                 code = show(page)
+                if code != page.exit_code:
+                    return code  # it could not be written, and so will be the next
             return code
         result = execute(call)
         code = result.exit_code

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from re import Pattern
     from typing import Any
 
-__all__ = ["MASK", "command", "learn", "quoted", "secret_name", "shown", "suspicious", "text", "typed", "value"]
+__all__ = [
+    "MASK",
+    "command",
+    "learn",
+    "quoted",
+    "secret_name",
+    "shown",
+    "suspicious",
+    "text",
+    "title",
+    "typed",
+    "value",
+]
 
 MASK = "***"
 
@@ -153,6 +165,11 @@ def quoted(word: str) -> str:
 def shown(argv: Sequence[str]) -> str:
     """Return a command line for a sentence: masked, and quoted as a shell reads it."""
     return " ".join(map(quoted, command(argv)))
+
+
+def title(argv: Sequence[str]) -> str:
+    """Return what a process says of itself, masked: its command line, or the one text that it put there."""
+    return text(argv[0]) if len(argv) == 1 else shown(argv)
 
 
 def typed(argv: Sequence[str]) -> str | None:

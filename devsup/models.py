@@ -230,6 +230,9 @@ class StopResult(Record):
     port_free: bool | None
     error: str | None = None
     message: str | None = None
+    #: Of what could not be stopped: what to do about it, and what a program needs to know.
+    hint: str | None = None
+    details: dict[str, Any] | None = None
 
 
 class StopResults(Record):

@@ -15,7 +15,7 @@ import os
 import sys
 from binascii import crc32
 
-from devsup import identity, system
+from devsup import identity, masking, system
 from devsup.errors import PortTaken
 from devsup.records import Record
 from devsup.system import Listener
@@ -36,6 +36,8 @@ _AUTO_END = 32768
 _RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
 #: Ports of the automatic range that browsers refuse to open (the "bad ports" of the Fetch standard).
 _BLOCKED = frozenset({10080})
+#: Characters of a command line in a sentence; details carry the whole.
+_BRIEF = 80
 #: A loopback connect answers at once; a firewall that drops it must not hang a command.
 _CONNECT_TIMEOUT = 0.2
 
@@ -52,6 +54,16 @@ class Holder(Record):
     #: The id of our server that it belongs to, None for a stranger.
     ours: str | None
     uid: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Return who it is, as a sentence has it."""
+        if self.pid is not None:
+            command = self.command or "unknown"
+            where = f" in `{self.cwd}`" if self.cwd else ""
+            brief = command if len(command) <= _BRIEF else f"{command[: _BRIEF - 1]}…"
+            return f"pid {self.pid} (`{brief}`{where})"
+        return "another process" if self.uid in (None, os.getuid()) else "a process of another user"
 
     def details(self) -> dict[str, Any]:
         """Return the holder as an error's details carry it."""
@@ -149,7 +161,7 @@ def holder(port: int, rows: Iterable[Row]) -> Holder | None:
         port,
         sock.address,
         pid,
-        " ".join(words) or None,
+        masking.title(words) or None,
         system.cwd(pid),
         _server_of(pid, sock, rows),
         sock.uid if sock.uid is not None else system.uid(pid),

@@ -1,8 +1,9 @@
 """
 Is it serving? A listening socket of the server's own tree, then, where its kind names one, an HTTP answer.
 
-An open port decides nothing (a stranger's, or one that closes again), nor does a line of output. Used by the
-guard only, from one thread. Nothing here blocks: a `Probe` is driven by the guard's poll loop.
+An open port decides nothing (a stranger's, or one that closes again), nor does a line of output. `find` is a
+look at one moment, for guards and for commands. Nothing here blocks: a `Probe` is driven by the guard's poll
+loop, from one thread.
 """
 
 from __future__ import annotations

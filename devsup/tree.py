@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 
-from devsup import identity, system
+from devsup import identity, masking, system
 from devsup.filenames import native_all, portable_all
 from devsup.models import Identity
 from devsup.records import Record
@@ -275,5 +275,5 @@ def inside(tree: Tree, pid: int) -> bool:
 
 
 def show(info: ProcessInfo) -> str:
-    """Return the command line of a process for people."""
-    return " ".join(system.cmdline(info.pid)) or f"[{info.comm}]"
+    """Return the command line of a process for people: masked, for it may be anybody's."""
+    return masking.title(system.cmdline(info.pid)) or f"[{info.comm}]"

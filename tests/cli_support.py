@@ -80,6 +80,7 @@ class StandIn:
     def __init__(self) -> None:
         self.project = "/home/me/shop"
         self.notes: list[str] = []
+        self.place: str | None = None
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.error: BaseException | None = None
         self.server = make_server()

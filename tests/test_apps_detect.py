@@ -505,10 +505,10 @@ def test_without_any_app_the_hint_is_a_command_of_ones_own(temporary: Path) -> N
     assert (
         caught.value.message == f"no app in `{temporary}`: no `package.json` with a `dev` or `start` script"
     )
-    assert caught.value.hint == "devsup start NAME -- COMMAND"
+    assert caught.value.hint == "say what to run: `devsup start web -- COMMAND`"
     with pytest.raises(NotFound) as caught:
         choose(str(temporary), str(temporary), "web")
-    assert caught.value.hint == "devsup start web -- COMMAND"
+    assert caught.value.hint == "say what to run: `devsup start web -- COMMAND`"
 
 
 PASSING_ON = {

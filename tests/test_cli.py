@@ -84,10 +84,10 @@ def call(supervisor: StandIn, capfd: pytest.CaptureFixture[str]) -> Callable[...
         (["start", "--timeout"], "`--timeout` needs a value", "devsup start --help"),
         (["-C"], "`-C` needs a value", "devsup --help"),
         (["start", "--timeout", "x"], "`--timeout` takes a number of seconds", "devsup start --help"),
-        (["start", "--timeout", "nan"], "`--timeout` takes from 0 to 86400 seconds", None),
-        (["stop", "web", "--grace", "-1"], "`--grace` takes from 0 to 86400 seconds", None),
+        (["start", "--timeout", "nan"], "`--timeout` takes from 0 to 86400 seconds", "devsup start --help"),
+        (["stop", "web", "--grace", "-1"], "`--grace` takes from 0 to 86400 seconds", "devsup stop --help"),
         (["logs", "web", "-n", "x"], "`--lines` takes a whole number", "devsup logs --help"),
-        (["logs", "web", "-n", "-1"], "`--lines` takes a number from 0 to 1000000", None),
+        (["logs", "web", "-n", "-1"], "`--lines` takes a number from 0 to 1000000", "devsup logs --help"),
         (["status"], "`devsup status` needs TARGET", "devsup status --help"),
         (["url", "a", "b"], "`devsup url` takes no argument `b`", "devsup url --help"),
         (["list", "--json=1"], "option `--json` does not take a value", "devsup list --help"),
@@ -108,7 +108,7 @@ def call(supervisor: StandIn, capfd: pytest.CaptureFixture[str]) -> Callable[...
             "`99999` is no port: give a number from 1 to 65535, or `auto`",
             "devsup start --port auto",
         ),
-        (["start", "--env", "secret"], "`--env` number 1 is not of the form K=V", "devsup start --env K=V"),
+        (["start", "--env", "secret"], "`--env` number 1 is not of the form K=V", "devsup start --help"),
         (
             ["list", "-C", "/nowhere/at/all"],
             "no folder `/nowhere/at/all`",
@@ -464,7 +464,7 @@ def test_a_url_is_just_that(call: Callable[..., Said]) -> None:
 def test_a_status_tells_everything_masked(call: Callable[..., Said], supervisor: StandIn) -> None:
     supervisor.server = make_server(command=["node", "--token", "abc", "a b"])
     out = call("status", "web").out
-    assert "command   node --token '***' 'a b'\n" in out
+    assert "command   node --token *** 'a b'\n" in out
     assert "process   4711 node next dev\n" in out
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from devsup import masking
 from devsup.apps import detect, lines, naming, owner
 from devsup.apps.checks import environment, validate
 from devsup.apps.folders import Folders
@@ -91,10 +92,7 @@ def plan(
     environ = os.environ if environ is None else environ
     asked, given = read_port(port), dict(env or {})
     if app is not None and not naming.is_name(app):
-        raise UsageError(
-            f"`{app}` cannot be a name: lower-case letters, digits, `_` and `-`, at most {naming.MAX_LENGTH}",
-            hint=f"devsup start {naming.slug(app)}",
-        )
+        raise _no_name(app, command)
     project, cwd = os.path.realpath(project), os.path.realpath(cwd)
     if command is None:
         seen = detect.survey(project, cwd)
@@ -129,9 +127,19 @@ def probe(kind: Kind, folder: str | None) -> dict[str, Any]:
     }
 
 
+def _no_name(app: str, command: list[str] | None) -> UsageError:
+    why = f"lower-case letters, digits, `_` and `-`, at most {naming.MAX_LENGTH}"
+    if app.isascii() and app.isdecimal():
+        why = "a number means a pid wherever a server is named"
+    name = naming.slug(app)
+    line = masking.typed(["devsup", "start", name, *(["--", *command] if command else [])])
+    shown = app if len(app) <= 2 * naming.MAX_LENGTH else f"{app[: naming.MAX_LENGTH]}…"
+    return UsageError(f"`{shown}` cannot be a name: {why}", hint=line or f"call it `{name}`")
+
+
 def _check_argv(command: list[str]) -> None:
     if not command or not command[0]:
-        raise UsageError("no command after `--`", hint="devsup start NAME -- COMMAND")
+        raise UsageError("no command after `--`", hint="devsup start --help")
     if any("\0" in word for word in command):
         raise UsageError("a word of the command contains a NUL byte", hint="give the command without it")
 

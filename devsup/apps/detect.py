@@ -319,7 +319,7 @@ def _nothing(project: str, name: str | None = None) -> DevsupError:
     said = f"no app `{name}`, nor any other," if name else "no app"
     return NotFound(
         f"{said} in `{project}`: no `package.json` with a `dev` or `start` script",
-        hint=f"devsup start {name if name and naming.is_name(name) else 'NAME'} -- COMMAND",
+        hint=f"say what to run: `devsup start {name if name and naming.is_name(name) else 'web'} -- COMMAND`",
         details={"known": []},
     )
 

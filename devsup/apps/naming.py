@@ -23,16 +23,18 @@ _LETTERS = _FIRST | {"_", "-"}
 
 
 def is_name(text: str) -> bool:
-    """Tell whether ``text`` can be the name of an app: ``[a-z0-9][a-z0-9_-]{0,62}``."""
-    return 0 < len(text) <= MAX_LENGTH and text[0] in _FIRST and _LETTERS.issuperset(text)
+    """Tell whether ``text`` can be the name of an app: ``[a-z0-9][a-z0-9_-]{0,62}``, and not a number."""
+    fits = 0 < len(text) <= MAX_LENGTH and text[0] in _FIRST and _LETTERS.issuperset(text)
+    return fits and not text.isdecimal()  # wherever a server is named, a number is a pid
 
 
 def slug(text: str) -> str:
-    """Return ``text`` as a name: lower case, every other sign a hyphen."""
+    """Return ``text`` as a name: lower case, every other sign a hyphen; a number is `app-4711`."""
     letters = "".join(letter if letter in _LETTERS else "-" for letter in portable(text).lower())
     while "--" in letters:
         letters = letters.replace("--", "-")
-    return letters.strip("-_")[:MAX_LENGTH].rstrip("-_") or "app"
+    name = letters.strip("-_")[:MAX_LENGTH].rstrip("-_") or "app"
+    return f"app-{name}"[:MAX_LENGTH] if name.isdecimal() else name
 
 
 def label(project: str, folder: str) -> str:

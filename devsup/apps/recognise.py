@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from devsup import masking
 from devsup.apps import manifest, scripts
 from devsup.apps.presets import SERVERS
 from devsup.errors import DevsupError, NotFound
@@ -235,8 +236,9 @@ def _script(
     if isinstance(package, manifest.Broken):
         raise package.error()
     if package is None:
+        called = masking.shown(argv[start : index + 1])
         raise NotFound(
-            f"`{' '.join(argv[start : index + 1])}` needs a `package.json`: none is at or above `{folder}`",
+            f"`{called}` needs a `package.json`: none is at or above `{folder}`",
             hint="run it in the app's folder, or name the app: devsup start APP",
         )
     if script not in package.scripts:

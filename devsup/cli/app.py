@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.main
 
-from devsup.cli import complete
+from devsup.cli import complete, hints
 from devsup.cli.lane import Call, arrange, cut
 from devsup.errors import UsageError
 
@@ -95,7 +95,8 @@ Examples:
   devsup start api -- npm run dev   any command, as `dev_server_api`
   devsup start --env LOG=1 web      with a variable
 
-A server that already runs is reused. Exit 0: it answers; 6: still starting, see `devsup wait`."""
+A server that already runs is reused. Exit 0: it answers, or a note says that it
+does not any more; 6: still starting, see `devsup wait`."""
 )
 def start(
     context: typer.Context,
@@ -130,9 +131,11 @@ def start(
 ) -> Call:
     """Start a server, or find it running; wait until it answers."""
     if command:
+        rest = context.obj["rest"] if isinstance(context.obj, dict) else None
+        given = {"app": app, "command": [*command, *(rest or ())], "env": env}
         raise UsageError(
             f"unexpected argument `{command[0]}`: a command comes after `--`",
-            hint=f"devsup start {app} -- {' '.join(command)}",
+            hint=hints.start(given, *(("--port", port) if port else ())),
         )
     command = context.obj["rest"] if isinstance(context.obj, dict) else None
     return _call("start", locals())

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from devsup import trace
+from devsup import masking, trace
+from devsup.cli import hints
 from devsup.cli.answer import Answer
 from devsup.errors import (
     DevsupError,
@@ -57,7 +58,7 @@ def run(call: Call, progress: Listener = None) -> Answer:
     """Run ``call`` and return its answer; never raises, short of the interpreter's own end."""
     supervisor: Supervisor | None = None
     try:
-        _enter(call.options)
+        _enter(call.verb, call.options)
         if call.verb == "version":
             return Answer("version", _version())
         from devsup.supervisor import Supervisor
@@ -66,6 +67,8 @@ def run(call: Call, progress: Listener = None) -> Answer:
         trace.step(f"{call.verb} in {supervisor.project}")
         data, error = _HANDLERS[call.verb](supervisor, call.options, progress)
         everywhere = bool(call.options.get("everywhere"))
+        if error is not None:
+            error.hint = hints.located(error.hint, call.options["directory"])
         return Answer(call.verb, data, error, _notes(supervisor), everywhere)
     except (Exception, KeyboardInterrupt) as error:
         return _failed(call, error, supervisor)
@@ -75,7 +78,7 @@ def waiting_for(call: Call) -> str | None:
     """Return what a person is told while ``call`` takes its time; None where it never does."""
     options = call.options
     if call.verb == "start":
-        return f"starting {options['app'] or ' '.join(options['command'] or ()) or 'the app'}"
+        return f"starting {options['app'] or masking.shown(options['command'] or ()) or 'the app'}"
     if call.verb == "stop":
         return f"stopping {'every server' if options['all'] else ', '.join(options['targets'] or ())}"
     if call.verb == "restart":
@@ -95,7 +98,7 @@ def pages(call: Call) -> Iterator[Answer]:
     supervisor: Supervisor | None = None
     try:
         options = call.options
-        _enter(options)
+        _enter(call.verb, options)
         from devsup.supervisor import Supervisor
 
         supervisor = Supervisor()
@@ -116,9 +119,30 @@ def pages(call: Call) -> Iterator[Answer]:
                 after=page.next_cursor,
                 max_bytes=options["max_bytes"],
                 wait=FOLLOW_WAIT,
+                rest=_rest,
             )
+    except BrokenPipeError:
+        raise  # whoever read has gone: there is nobody to tell
     except (Exception, KeyboardInterrupt) as error:
         yield _failed(call, error, supervisor)
+
+
+def _rest(seconds: float) -> None:
+    """
+    Wait, but not for a reader that has gone away.
+
+    :raises BrokenPipeError: nobody reads stdout any more
+    """
+    import select
+    import time
+
+    poll = select.poll()
+    poll.register(1, 0)  # what is not asked for and always told: the other end is closed
+    until = time.monotonic() + seconds
+    for _, happened in poll.poll(seconds * 1e3):
+        if happened & (select.POLLERR | select.POLLHUP):
+            raise BrokenPipeError
+        time.sleep(max(0.0, until - time.monotonic()))  # no stdout at all
 
 
 def _failed(call: Call, error: BaseException, supervisor: Supervisor | None) -> Answer:
@@ -137,6 +161,8 @@ def _failed(call: Call, error: BaseException, supervisor: Supervisor | None) -> 
             details=error.details,
             data=error.data,
         )
+    place = supervisor.place if supervisor is not None else None
+    error.hint = hints.located(error.hint, place or call.options["directory"])
     return Answer(call.verb, error.data, error, notes)
 
 
@@ -144,18 +170,22 @@ def _notes(supervisor: Supervisor | None) -> list[str]:
     return [] if supervisor is None else list(supervisor.notes)
 
 
-def _enter(options: Options) -> None:
+def _enter(verb: str, options: Options) -> None:
     """Check the numbers; go to the folder of `-C`, as make and git do: relative paths mean the same then."""
     if options["verbose"]:
         trace.enable()
     for name in ("timeout", "grace", "wait"):
         seconds = options.get(name)
         if seconds is not None and not 0 <= seconds <= LONGEST:
-            raise UsageError(f"`--{name}` takes from 0 to {LONGEST:.0f} seconds")
+            raise UsageError(
+                f"`--{name}` takes from 0 to {LONGEST:.0f} seconds", hint=f"devsup {verb} --help"
+            )
     for name, most in MOST.items():
         number = options.get(name)
         if number is not None and not 0 <= number <= most:
-            raise UsageError(f"`--{name.replace('_', '-')}` takes a number from 0 to {most}")
+            raise UsageError(
+                f"`--{name.replace('_', '-')}` takes a number from 0 to {most}", hint=f"devsup {verb} --help"
+            )
     folder = options["directory"]
     try:
         if folder is not None:
@@ -168,7 +198,10 @@ def _enter(options: Options) -> None:
     except NotADirectoryError:
         raise UsageError(f"`{folder}` is no folder", hint="name an existing folder after -C") from None
     except OSError as error:
-        raise UsageError(f"folder `{folder or '.'}` cannot be entered: {error.strerror}") from None
+        raise UsageError(
+            f"folder `{folder or '.'}` cannot be entered: {error.strerror}",
+            hint="ask its owner for access, or name another folder after -C",
+        ) from None
 
 
 # -- one function per verb: (what to show, error beside it) -----------------------------------------------
@@ -176,10 +209,11 @@ def _enter(options: Options) -> None:
 
 def _start(supervisor: Supervisor, options: Options, progress: Listener) -> tuple[Any, DevsupError | None]:
     environment = _environment(options["env"])
+    port = _port(options)
     result = supervisor.start(
         options["app"],
         command=options["command"],
-        port=_port(options["port"]),
+        port=port,
         timeout=options["timeout"],
         wait=not options["no_wait"],
         env=environment or None,
@@ -188,12 +222,15 @@ def _start(supervisor: Supervisor, options: Options, progress: Listener) -> tupl
     return result, None
 
 
-def _port(text: str | None) -> int | str | None:
+def _port(options: Options) -> int | str | None:
+    text: str | None = options["port"]
     if text is None or text == "auto":
         return text
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535):
+        given = text if len(text) <= 20 else f"{text[:20]}…"
         raise UsageError(
-            f"`{text}` is no port: give a number from 1 to 65535, or `auto`", hint="devsup start --port auto"
+            f"`{given}` is no port: give a number from 1 to 65535, or `auto`",
+            hint=hints.start(options, "--port", "auto"),
         )
     return int(text)
 
@@ -204,13 +241,9 @@ def _environment(pairs: list[str] | None) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         # The text itself may be a secret that somebody forgot to name, so it is not repeated.
         if not equals or not name or "\0" in pair:
-            raise UsageError(
-                f"`--env` number {position} is not of the form K=V", hint="devsup start --env K=V"
-            )
+            raise UsageError(f"`--env` number {position} is not of the form K=V", hint="devsup start --help")
         environment[name] = value
     if environment:
-        from devsup import masking
-
         masking.learn(environment)
     return environment
 
@@ -221,7 +254,8 @@ def _stop(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, D
         raise UsageError("nothing to stop: name a target, or `--all`", hint="devsup stop --all")
     if targets and everything:
         raise UsageError(
-            "`--all` means every server: leave out the targets", hint=f"devsup stop {' '.join(targets)}"
+            "`--all` means every server: leave out the targets",
+            hint=f"devsup stop {' '.join(map(masking.quoted, targets))}",
         )
     results = supervisor.stop(
         targets,
@@ -255,20 +289,21 @@ def _worst(results: list[StopResult]) -> DevsupError | None:
     if len(failed) > 1:
         message = f"{len(failed)} of {len(results)} targets could not be stopped"
     details = {
+        **(worst.details or {}),
         "target": worst.target,
         "survivors": worst.survivors,
         "failed": [{"target": one.target, "code": one.error, "message": one.message} for one in failed],
     }
-    return kinds[code](message, hint=_STOP_HINTS.get(code, "").format(worst.target) or None, details=details)
+    usual = _STOP_HINTS.get(code, "devsup list --everywhere").format(masking.quoted(worst.target))
+    return kinds[code](message, hint=worst.hint or usual, details=details)
 
 
+#: By code, for what was found out on the way; a target that was refused brings its own.
 _STOP_HINTS = {
-    "ambiguous": "devsup list",
     "busy": "devsup wait {} --gone",
     "lock_timeout": "devsup wait {} --gone",
-    "not_found": "devsup list --everywhere",
-    "not_ours": "devsup list --everywhere",
     "port_held": "devsup list",
+    "registry_unusable": "make room in the state folder, or make it writable; then `devsup stop {}`",
     "survivors": "devsup status {}",
 }
 
@@ -296,7 +331,9 @@ def _url(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, De
     found = supervisor.url(options["target"])
     if found["url"] is None:
         target = options["target"]
-        raise NotReady(f"`{target}` listens on no port yet", hint=f"devsup wait {target}", data=found)
+        raise NotReady(
+            f"`{target}` listens on no port yet", hint=f"devsup wait {masking.quoted(target)}", data=found
+        )
     return found, None
 
 

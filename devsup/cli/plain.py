@@ -36,6 +36,7 @@ __all__ = [
     "clean",
     "duration",
     "failure",
+    "or_dash",
     "render",
     "rows",
     "server_line",
@@ -160,9 +161,9 @@ def rows(
         [
             server.session,
             state_text(server),
-            _or_dash(server.pid),
-            _or_dash(server.port),
-            _or_dash(address(server)),
+            or_dash(server.pid),
+            or_dash(server.port),
+            or_dash(address(server)),
             uptime(server, now),
             *([server.project] if projects else []),
         ]
@@ -172,9 +173,9 @@ def rows(
         [
             f"({other.kind})",
             "unmanaged",
-            _or_dash(other.pid),
-            _or_dash(other.port),
-            _or_dash(other.url),
+            or_dash(other.pid),
+            or_dash(other.port),
+            or_dash(other.url),
             "-",
             *([other.cwd] if projects else []),
         ]
@@ -224,7 +225,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
 
 
-def _or_dash(value: object) -> str:
+def or_dash(value: object) -> str:
+    """Return a cell's text; `-` for what is not known."""
     return "-" if value is None else str(value)
 
 
@@ -243,7 +245,7 @@ def _status(result: StatusResult) -> list[str]:
         ("kind", server.kind),
         ("project", server.project),
         ("cwd", server.cwd),
-        ("command", _shell(masking.command(server.command))),
+        ("command", masking.shown(server.command)),
         ("started", server.started_at),
         ("ready", server.ready_at),
         ("log", server.log),
@@ -257,14 +259,7 @@ def _status(result: StatusResult) -> list[str]:
 
 
 def _shown_command(command: object) -> str:
-    shown = masking.value(command, "command")
-    return _shell(shown) if isinstance(shown, list) else str(shown)
-
-
-def _shell(argv: Sequence[str]) -> str:
-    import shlex
-
-    return shlex.join(argv)
+    return masking.shown(command) if isinstance(command, list) else masking.text(str(command))
 
 
 # -- stop ----------------------------------------------------------------------------------------------

@@ -21,28 +21,29 @@ if TYPE_CHECKING:
 
 __all__ = ["internal"]
 
+#: Values up to this length (`1`, `dev`) are in every text by chance.
+_WORD = 3
+
 
 def internal(error: BaseException, call: Call | None = None) -> InternalError:
     """Return the error that a caller sees for ``error``, after its traceback has been written to a file."""
-    what = masking.text(f"{type(error).__name__}: {error}".strip().rstrip(":"))
+    what = _without_values(f"{type(error).__name__}: {error}".strip().rstrip(":"), call)
     path = _write(error, call)
     where = f"a report lies at `{path}`" if path else "a report could not be written"
     return InternalError(
         f"a bug in devsup: {what}; {where}",
-        hint="`devsup list` shows what runs now",
+        hint="devsup list",
         details={"report": path, "exception": type(error).__name__},
     )
 
 
 def _write(error: BaseException, call: Call | None) -> str | None:
-    shown = (
-        f"{call.verb} {masking.value(call.options)}" if call is not None else masking.command(sys.argv[1:])
-    )
+    shown = f"{call.verb} {masking.value(call.options)}" if call is not None else _arguments(sys.argv[1:])
     text = "".join(
         [
             f"devsup {__version__}, Python {sys.version.split()[0]}, {sys.platform}\n",
             f"call: {shown}\n\n",
-            *(masking.text(part) for part in traceback.format_exception(error)),
+            *(_without_values(part, call) for part in traceback.format_exception(error)),
         ]
     )
     name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}.txt"
@@ -56,6 +57,31 @@ def _write(error: BaseException, call: Call | None) -> str | None:
             continue  # the state folder may be the very thing that is broken
         return path
     return None
+
+
+def _arguments(argv: list[str]) -> list[str]:
+    """Return the words of a call that could not be parsed, masked; of `--env` only the names."""
+    shown: list[str] = []
+    before = ""
+    for word in masking.command(argv):
+        if before == "--env":
+            shown.append(f"{word.partition('=')[0]}={masking.MASK}")
+        elif word.startswith("--env="):
+            shown.append(f"--env={word.split('=')[1]}={masking.MASK}")
+        else:
+            shown.append(word)
+        before = word
+    return shown
+
+
+def _without_values(text: str, call: Call | None) -> str:
+    """Return ``text`` masked; a value of `--env` does not leave, whatever its name is."""
+    text = masking.text(text)
+    for pair in (call.options.get("env") if call is not None else None) or ():
+        content = pair.partition("=")[2]
+        if len(content) > _WORD:
+            text = text.replace(content, masking.MASK)
+    return text
 
 
 def _home_folder() -> str:

@@ -60,13 +60,17 @@ def show(answer: Answer) -> int:
     """Write ``answer`` and return its exit status."""
     out = _console(sys.stdout)
     if isinstance(answer.data, LogPage):
-        answers.write(masking.text(answer.data.text))
+        text = masking.text(answer.data.text)
     elif isinstance(answer.data, ServerList) and out.is_terminal:
-        out.print(_listed(answer.data, projects=answer.everywhere))
+        with out.capture() as drawn:
+            out.print(_listed(answer.data, projects=answer.everywhere))
+        text = drawn.get()
     else:
-        _lines(out, plain.render(answer), _highlight(answer))
-    _lines(_console(sys.stderr), plain.talk(answer), {"error:": "bold red", "hint:": "bold", "note:": "dim"})
-    return answer.exit_code
+        text = _lines(out, plain.render(answer), _highlight(answer))
+    failed = answers.write(text)
+    talk = {"error:": "bold red", "hint:": "bold", "note:": "dim"}
+    answers.write(_lines(_console(sys.stderr), plain.talk(answer), talk), sys.stderr)
+    return failed or answer.exit_code
 
 
 def table(listed: ServerList, *, projects: bool, now: float | None = None) -> Table:
@@ -81,10 +85,10 @@ def table(listed: ServerList, *, projects: bool, now: float | None = None) -> Ta
     for server in listed.servers:
         name, state = server.app or server.session, plain.state_text(server)
         colour = _COLOURS.get(server.state, "dim")
-        cells = [name, state, _or_dash(server.pid), _address(server), plain.uptime(server, now)]
+        cells = [name, state, plain.or_dash(server.pid), _address(server), plain.uptime(server, now)]
         grid.add_row(*_cells(cells, colour), *([_cut(os.path.basename(server.project))] if projects else []))
     for other in listed.unmanaged:
-        cells = [f"({other.kind})", "unmanaged", _or_dash(other.pid), _or_dash(other.url), "-"]
+        cells = [f"({other.kind})", "unmanaged", plain.or_dash(other.pid), plain.or_dash(other.url), "-"]
         grid.add_row(*_cells(cells, "dim"), *([_cut(os.path.basename(other.cwd))] if projects else []))
     return grid
 
@@ -105,10 +109,6 @@ def _address(server: Server) -> str:
     return plain.address(server) or (f":{server.port}" if waiting else "-")
 
 
-def _or_dash(value: object) -> str:
-    return "-" if value is None else str(value)
-
-
 def _listed(listed: ServerList, *, projects: bool) -> Table | Text:
     if not listed.servers and not listed.unmanaged:
         return Text("No servers here. Start one: devsup start")
@@ -126,16 +126,19 @@ def _highlight(answer: Answer) -> dict[str, str]:
     return {str(server.state.value): _COLOURS.get(server.state, "dim") for server in servers}
 
 
-def _lines(console: Console, text: str, styles: dict[str, str]) -> None:
-    for line in text.splitlines():
-        shown = Text(line)
-        for word, style in styles.items():
-            at = line.find(word)
-            if at >= 0:
-                shown.stylize(style, at, at + len(word))
-                break
-        # A long path or url stays one line: the terminal folds it, and it can still be copied.
-        console.print(shown, soft_wrap=True)
+def _lines(console: Console, text: str, styles: dict[str, str]) -> str:
+    """Return ``text`` as the console shows it; writing it is nothing that Rich says a failure of well."""
+    with console.capture() as drawn:
+        for line in text.splitlines():
+            shown = Text(line)
+            for word, style in styles.items():
+                at = line.find(word)
+                if at >= 0:
+                    shown.stylize(style, at, at + len(word))
+                    break
+            # A long path or url stays one line: the terminal folds it, and it can still be copied.
+            console.print(shown, soft_wrap=True)
+    return drawn.get()
 
 
 def _console(stream: Any) -> Console:
@@ -173,7 +176,7 @@ class _Waiting:
         grid = Table.grid(padding=(0, 1))
         grid.add_column(width=1)
         grid.add_column(no_wrap=True, overflow="ellipsis")
-        grid.add_row(_SPINNER, Text(f"{plain.clean(self._text)} ({seconds} s)"))
+        grid.add_row(_SPINNER, Text(f"{plain.clean(masking.text(self._text))} ({seconds} s)"))
         line = logs.last_line(self._log, 200) if self._log is not None else ""
         if line:
             grid.add_row("", Text(plain.clean(masking.text(line)), style="dim"))

@@ -47,6 +47,10 @@ class Hearing:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hear no more."""
         os.close(self._fd)
 
     def wait(self, step: str, deadline: float) -> bool:
@@ -94,7 +98,10 @@ def spawn(job: Job, environ: Mapping[str, str], *, mode: str, log: str) -> Heari
         pid = os.posix_spawn(sys.executable, argv, environ, file_actions=actions, setsigmask=())
     except OSError as error:
         os.close(read)
-        raise InternalError(f"cannot start the guard with `{sys.executable}`: {error.strerror}") from error
+        raise InternalError(
+            f"cannot start the guard with `{sys.executable}`: {error.strerror}",
+            hint="install devsup again, with a Python that is there",
+        ) from error
     finally:
         os.close(write)
     try:

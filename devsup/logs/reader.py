@@ -81,9 +81,11 @@ def page(
     """
     budget = DEFAULT_MAX_BYTES if max_bytes is None else min(max_bytes, MAX_PAGE)
     if budget < 1:
-        raise UsageError(f"`--max-bytes` is {budget}, and a page needs 1 at least")
+        raise UsageError(
+            f"`--max-bytes` is {budget}, and a page needs 1 at least", hint="devsup logs --help"
+        )
     if lines is not None and lines < 0:
-        raise UsageError(f"the number of lines is {lines}, less than none")
+        raise UsageError(f"the number of lines is {lines}, less than none", hint="devsup logs --help")
     if after is None:
         count = lines if lines is not None else DEFAULT_LINES if max_bytes is None else _ALL
         part = _steady(path, lambda log: _tail(log, lines=count, budget=budget, over=ended))
@@ -102,12 +104,20 @@ def page(
     return _page(part.replace(reset=part.reset or reset), generation)
 
 
-def wait_for_more(path: str, offset: int, *, deadline: float, ended: Callable[[], bool]) -> None:
+def wait_for_more(
+    path: str,
+    offset: int,
+    *,
+    deadline: float,
+    ended: Callable[[], bool],
+    rest: Callable[[float], None] = time.sleep,
+) -> None:
     """
     Return when a page after ``offset`` would have something new, when ``ended()``, or at ``deadline``.
 
     ``deadline`` is a time of `time.monotonic`. ``ended`` must also be true when the log belongs to an earlier
-    generation by now. A log that is not there yet counts as empty.
+    generation by now. ``rest`` waits for a number of seconds between two looks. A log that is not there yet
+    counts as empty.
     """
     pause, at, seen = FIRST_PAUSE, offset, (-1, False)
     while not ended():
@@ -127,7 +137,7 @@ def wait_for_more(path: str, offset: int, *, deadline: float, ended: Callable[[]
         left = deadline - time.monotonic()
         if left <= 0:
             return
-        time.sleep(min(pause, left))
+        rest(min(pause, left))
         pause = min(pause * 1.5, LAST_PAUSE)
 
 

@@ -141,7 +141,7 @@ class FileLock:
         who = f" by process {holders[0]}" if holders else ""
         return LockTimeout(
             f"the registry `{self._home.registry}` was locked{who} for more than {PATIENCE:.0f} s",
-            hint="try again; `devsup locks` shows who holds what",
+            hint="try again: whoever holds it needs milliseconds, or is stopped (Ctrl-Z)",
             details={"holder": {"pid": holders[0]} if holders else None, "age_ms": int(PATIENCE * 1000)},
         )
 

@@ -62,6 +62,8 @@ class Supervisor:
         self.project = find_project(self.cwd)
         self.home = Home(os.path.abspath(home)) if home is not None else find_home()
         self.notes: list[str] = []
+        #: Where the server last asked for belongs to, if that is another project: its name means it there.
+        self.place: str | None = None
 
     # -- start ---------------------------------------------------------------------------------------
 
@@ -145,7 +147,7 @@ class Supervisor:
             return None
         rows = Registry(self.home).rows(scope=identity.here().key, project=self.project)
         return next(
-            (row for row in rows if row.app == name and life(row) in (Life.LIVE, Life.UNCLAIMED)), None
+            (row for row in rows if row.app == name and life(row) not in (Life.DEAD, Life.ENDED)), None
         )
 
     def restart(
@@ -253,14 +255,19 @@ class Supervisor:
         """
         Return where a server answers: ``{"url", "port"}``.
 
-        :raises NotReady: it does not listen yet
+        :raises NotReady: it does not listen yet, or any more
         """
         found, alive = self._find(target)
         server = server_of(found.row, alive)
         name = server.app or server.session
         if alive in (Life.ENDED, Life.DEAD):
             raise NotFound(
-                f"`{server.session}` does not run ({server.state.value})", hint=f"devsup start {name}"
+                f"`{server.session}` does not run ({server.state.value})", hint=f"devsup restart {name}"
+            )
+        if server.state is State.UNHEALTHY:
+            raise NotReady(
+                f"`{server.session}` runs (pid {server.pid}), but nothing of it listens any more",
+                hint=f"devsup restart {name}",
             )
         if server.url is None:
             raise NotReady(f"`{server.session}` does not listen yet", hint=f"devsup wait {name}")
@@ -286,7 +293,7 @@ class Supervisor:
         elif alive in (Life.ENDED, Life.DEAD):
             raise NotFound(
                 f"`{row.session}` does not run ({row.state.value})",
-                hint=f"devsup start {row.app or row.session}",
+                hint=f"devsup restart {row.app or row.session}",
             )
         elif alive is not Life.FOREIGN and server_of(row, alive).state not in (State.RUNNING, State.READY):
             row = ready.follow_guarded(registry, row, deadline=began + timeout, ticker=ticker)
@@ -302,9 +309,13 @@ class Supervisor:
         after: str | None = None,
         max_bytes: int | None = None,
         wait: float = 0.0,
+        rest: Callable[[float], None] = time.sleep,
     ) -> LogPage:
         """
         Return a page of a server's log; with ``wait`` block for so many seconds until there is something new.
+
+        ``rest`` waits for a number of seconds, and ends the call by an exception where nobody listens any
+        more.
 
         :raises NotFound: no such server, or its log is gone
         """
@@ -312,7 +323,7 @@ class Supervisor:
 
         found, alive = self._find(target)
         return read_page(
-            self.home, found.row, alive, lines=lines, after=after, max_bytes=max_bytes, wait=wait
+            self.home, found.row, alive, lines=lines, after=after, max_bytes=max_bytes, wait=wait, rest=rest
         )
 
     def _find(self, target: str) -> tuple[Target, Life]:
@@ -321,6 +332,7 @@ class Supervisor:
         registry = Registry(self.home)
         found = find(registry, self.project, target)
         self.notes += registry.warnings
+        self.place = found.row.project if found.row.project != self.project else None
         return found, Life.ENDED if found.ended else life(found.row)
 
     # -- the names for other programs ----------------------------------------------------------------

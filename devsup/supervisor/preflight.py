@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 
-from devsup import ports, system
+from devsup import masking, ports, system
 from devsup import tree as trees
 from devsup.apps import nextlock
 from devsup.errors import NameTaken, PortTaken, UnmanagedRunning, UsageError
 from devsup.paths import Home
 from devsup.registry import FolderBusy, PortLeased
-from devsup.supervisor.view import Life, brief, life, server_of
+from devsup.supervisor.view import Life, life, server_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from devsup.apps.commands import Plan
@@ -31,20 +31,24 @@ __all__ = ["MAX_SERVERS", "folder_taken", "limit", "refuse_doubles", "refuse_occ
 
 #: Servers at most, where `DEVSUP_MAX_SERVERS` does not say otherwise.
 MAX_SERVERS = 32
+#: More than any machine runs; it keeps a mistyped number within what SQLite counts.
+_MOST_SERVERS = 100_000
 
 
 def limit(environ: Mapping[str, str]) -> int:
     """
     Return how many servers may run at once.
 
-    :raises UsageError: `DEVSUP_MAX_SERVERS` is no number from 1
+    :raises UsageError: `DEVSUP_MAX_SERVERS` is no number in range
     """
     text = environ.get("DEVSUP_MAX_SERVERS") or str(MAX_SERVERS)
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise UsageError(
-            f"DEVSUP_MAX_SERVERS is `{text}`, not a number from 1", hint="unset DEVSUP_MAX_SERVERS"
-        )
-    return int(text)
+    if text.isascii() and text.isdecimal() and len(text) <= 6 and 0 < int(text) <= _MOST_SERVERS:
+        return int(text)
+    given = text if len(text) <= 20 else f"{text[:20]}…"
+    raise UsageError(
+        f"DEVSUP_MAX_SERVERS is `{given}`, not a number from 1 to {_MOST_SERVERS}",
+        hint="unset DEVSUP_MAX_SERVERS",
+    )
 
 
 def refuse_doubles(home: Home, plan: Plan) -> None:
@@ -79,9 +83,11 @@ def refuse_doubles(home: Home, plan: Plan) -> None:
         )
 
 
-def with_port(registry: Registry, plan: Plan, scope: str, given_command: list[str] | None) -> Plan:
+def with_port(registry: Registry, plan: Plan, scope: str, again: Callable[..., str]) -> Plan:
     """
     Return ``plan`` with a port that is free as far as anybody can tell.
+
+    ``again`` says the same call with more options, for a hint.
 
     :raises PortTaken: somebody listens on the port asked for
     """
@@ -96,16 +102,11 @@ def with_port(registry: Registry, plan: Plan, scope: str, given_command: list[st
     if plan.port is not None:
         holder = ports.holder(plan.port, registry.rows(scope=scope))
         if holder is not None:
-            name = (
-                f"pid {holder.pid} (`{brief(holder.command)}` in `{holder.cwd}`)"
-                if holder.pid
-                else "another process"
-            )
-            raise _port_taken(plan, given_command, holder.details(), name)
+            raise _port_taken(plan, again, holder.details(), holder.name)
     return plan
 
 
-def refuse_occupied(plan: Plan, given_command: list[str] | None, busy: FolderBusy | PortLeased) -> Row | None:
+def refuse_occupied(plan: Plan, again: Callable[..., str], busy: FolderBusy | PortLeased) -> Row | None:
     """
     Return the dead row that is in the way of a reservation; None if the next try may take another port.
 
@@ -121,8 +122,8 @@ def refuse_occupied(plan: Plan, given_command: list[str] | None, busy: FolderBus
         return None  # somebody was faster
     pid = row.leader.pid if row.leader is not None else None
     name = f"`{row.session}` of `{row.project}` (pid {pid})"
-    holder = {"pid": pid, "command": " ".join(row.command), "cwd": row.cwd, "ours": row.id}
-    raise _port_taken(plan, given_command, holder, name)
+    holder = {"pid": pid, "command": masking.shown(row.command), "cwd": row.cwd, "ours": row.id}
+    raise _port_taken(plan, again, holder, name)
 
 
 def folder_taken(row: Row, alive: Life) -> NameTaken:
@@ -135,11 +136,14 @@ def folder_taken(row: Row, alive: Life) -> NameTaken:
     )
 
 
-def _port_taken(plan: Plan, given_command: list[str] | None, holder: dict[str, Any], name: str) -> PortTaken:
+def _port_taken(plan: Plan, again: Callable[..., str], holder: dict[str, Any], name: str) -> PortTaken:
     whose = "" if holder["ours"] else ", which devsup did not start"
-    command = f" -- {' '.join(given_command)}" if given_command else ""
+    hint = again("--port", "auto")
+    if plan.recipe.fixed:  # the command itself says which port, and nothing else is heard
+        pid = holder["pid"]
+        hint = f"devsup stop {pid}" if holder["ours"] and pid else "free that port, or change the command's"
     return PortTaken(
         f"port {plan.port} is taken by {name}{whose}",
-        hint=f"devsup start {plan.app or ''} --port auto{command}".replace("  ", " "),
+        hint=hint,
         details={"port": plan.port, "holder": {**holder, "ours": bool(holder["ours"])}},
     )

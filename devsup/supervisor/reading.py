@@ -9,12 +9,19 @@ from devsup import logs
 from devsup.models import LogPage, Row
 from devsup.registry import Registry
 from devsup.supervisor.view import Life, life
+from devsup.supervisor.waiting import Changes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from devsup.paths import Home
 
 __all__ = ["read_page"]
+
+#: Seconds between two looks at a server while nothing is written, neither to its log nor to the registry; an
+#: end that a guard sees is written there.
+_LOOK_EVERY = 1.0
 
 
 def read_page(
@@ -26,6 +33,7 @@ def read_page(
     after: str | None,
     max_bytes: int | None,
     wait: float,
+    rest: Callable[[float], None] = time.sleep,
 ) -> LogPage:
     """Return a page; with ``wait`` block so many seconds at most until there is something new or the end."""
     deadline = time.monotonic() + wait
@@ -50,20 +58,23 @@ def read_page(
         _, offset = logs.parse_cursor(page.next_cursor)
         after = page.next_cursor
         watch = _Watch(home, row)
-        logs.wait_for_more(row.log, offset, deadline=deadline, ended=watch.ended)
+        logs.wait_for_more(row.log, offset, deadline=deadline, ended=watch.ended, rest=rest)
         row, alive = watch.row, watch.alive
 
 
 class _Watch:
-    """Tells whether a server has ended; looks at its processes each time, at its row only then."""
+    """Tells whether a server has ended; looks at it and its row where these may have changed."""
 
     def __init__(self, home: Home, row: Row) -> None:
         self._registry = Registry(home)
+        self._changes = Changes(home, read_every=_LOOK_EVERY)
         self.row = row
         self.alive = life(row)
 
     def ended(self) -> bool:
         """Tell whether nothing more will be written to this generation's log."""
+        if not self._changes.any():
+            return False
         self.alive = life(self.row)
         if self.alive in (Life.LIVE, Life.ORPHANED, Life.UNCLAIMED, Life.FOREIGN):
             now = self._registry.row(self.row.id)

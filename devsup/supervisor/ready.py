@@ -49,7 +49,7 @@ def follow(
     ticker: Ticker,
     until_recorded: bool = False,
     restarted: bool = False,
-    failures: Sequence[Sequence[str]] = (),
+    failures: Sequence[Sequence[str]] | None = None,
 ) -> Row | None:
     """
     Wait until ``row``'s server is up, for a caller that hears of it only through the registry.
@@ -105,9 +105,11 @@ def follow_guarded(registry: Registry, row: Row, *, deadline: float, ticker: Tic
     while True:
         found = follow(registry, row, deadline=deadline, ticker=ticker)
         if found is None:
+            now = registry.row(row.id)
+            verb = "start" if now is not None and life(now) is Life.ORPHANED else "restart"
             raise NotReady(
                 f"nobody looks after `{row.session}` any more: whoever started it, or its guard, has died",
-                hint=f"devsup start {name}",
+                hint=f"devsup {verb} {name}",
             )
         server = server_of(found, life(found))
         if server.state in (State.RUNNING, State.READY):
@@ -177,7 +179,7 @@ def conclude(registry: Registry, row: Row, *, wait: bool, failures: Sequence[Seq
     return now
 
 
-def _from_history(registry: Registry, row: Row, failures: Sequence[Sequence[str]]) -> Row:
+def _from_history(registry: Registry, row: Row, failures: Sequence[Sequence[str]] | None) -> Row:
     ended = registry.ended(id=row.id, limit=1)
     if not ended:
         raise stopped_before(row)
@@ -195,14 +197,16 @@ def stopped_before(row: Row) -> StoppedMeanwhile:
 
 
 def ended_error(
-    row: Row, failures: Sequence[Sequence[str]]
+    row: Row, failures: Sequence[Sequence[str]] | None = None
 ) -> StoppedMeanwhile | ExitedEarly | InternalError:
-    """Return the error that tells how the server of ``row`` ended."""
+    """Return the error that tells how the server of ``row`` ended; ``failures`` are those of its kind."""
     name = row.app or row.session
     server = server_of(row, Life.ENDED)
     if row.state is State.STOPPED:
         return StoppedMeanwhile(
-            f"`{row.session}` was stopped meanwhile", hint=f"devsup start {name}", details={"server": server}
+            f"`{row.session}` was stopped meanwhile",
+            hint=f"devsup restart {name}",
+            details={"server": server},
         )
     how = f"signal {row.signal}" if row.signal is not None else f"exit code {row.exit_code}"
     text = tail(row.log)
@@ -220,8 +224,8 @@ def ended_error(
     )
 
 
-def _cause(row: Row, text: str, failures: Sequence[Sequence[str]]) -> str | None:
-    for pattern, cause in failures:
+def _cause(row: Row, text: str, failures: Sequence[Sequence[str]] | None) -> str | None:
+    for pattern, cause in _failures_of(row.kind) if failures is None else failures:
         if re.search(pattern, text):
             return cause
     if row.exit_code == 127:
@@ -229,6 +233,15 @@ def _cause(row: Row, text: str, failures: Sequence[Sequence[str]]) -> str | None
     if row.signal == 9:
         return "it was killed; out of memory is the usual reason"
     return None
+
+
+def _failures_of(kind: str) -> Sequence[Sequence[str]]:
+    # Only a crash that somebody waits through needs them: the others do not pay for loading the kinds.
+    from devsup.apps import commands
+    from devsup.apps.presets import COMMAND, KINDS
+
+    failures: Sequence[Sequence[str]] = commands.probe(KINDS.get(kind, COMMAND), None)["failures"]
+    return failures
 
 
 def _not_ready(registry: Registry, row: Row) -> NotReady:

@@ -13,7 +13,7 @@ import os
 import time
 from binascii import hexlify
 
-from devsup import identity, system, trace
+from devsup import identity, masking, system, trace
 from devsup import tree as trees
 from devsup.apps import commands
 from devsup.clock import now_ms
@@ -27,6 +27,7 @@ from devsup.errors import (
     LockTimeout,
     NameTaken,
     RegistryUnusable,
+    StoppedMeanwhile,
     Terminated,
 )
 from devsup.guard import job as jobs
@@ -110,6 +111,9 @@ class Starter:
                     )
         except (KeyboardInterrupt, Interrupted, Terminated) as error:
             raise self._interrupted(error) from None
+        except StoppedMeanwhile as error:
+            error.hint = self._again()
+            raise
 
     def _round(self) -> StartResult | None:
         row = self._find()
@@ -141,8 +145,16 @@ class Starter:
     def _reuse(self, row: Row, alive: Life) -> StartResult:
         trace.step(f"found {row.session}: {row.state.value}")
         self.registry.touch(row.id)
+        return self._found(row, alive)
+
+    def _found(self, row: Row, alive: Life) -> StartResult:
         server = server_of(row, alive)
         self._note_differences(server.port)
+        if server.state is State.UNHEALTHY:
+            name = row.app or row.session
+            self.notes.append(
+                f"nothing of `{row.session}` listens any more; `devsup restart {name}` runs it again"
+            )
         return StartResult(server, row.id not in self.made, waited_ms=self._waited(), notes=self.notes)
 
     def _join(self, row: Row) -> StartResult | None:
@@ -155,12 +167,17 @@ class Starter:
         )  # fmt: skip
         if joined is None:
             return None  # its starter or its guard died: see what is left
-        server = server_of(joined, life(joined))
-        self._note_differences(server.port)
-        return StartResult(server, row.id not in self.made, waited_ms=self._waited(), notes=self.notes)
+        return self._found(joined, life(joined))
 
     def _failures(self) -> Sequence[Sequence[str]]:
         return self.plan.probe.get("failures") or ()
+
+    def _again(self, *options: str) -> str:
+        """Return the same call, with ``options``, as a hint; a secret in it stays with the caller."""
+        words = ["devsup", "start", *([self.plan.app] if self.plan.app else []), *options]
+        words += ["--", *self.given_command] if self.given_command else []
+        typed = None if self.given_env else masking.typed(words)
+        return typed or f"make the same call again{f' with `{chr(32).join(options)}`' if options else ''}"
 
     def _note_differences(self, port: int | None) -> None:
         sources = ("caller", "command") if self.given_command else ("caller",)
@@ -186,7 +203,7 @@ class Starter:
             return
         if row.session != self.plan.session or row.project != self.project:
             raise preflight.folder_taken(row, alive)
-        running, asked = " ".join(row.command), " ".join(self.plan.command)
+        running, asked = masking.shown(row.command), masking.shown(self.plan.command)
         raise NameTaken(
             f"`{row.session}` runs another command: `{running}` in `{row.cwd}`, "
             f"not `{asked}` in `{self.plan.cwd}`",
@@ -276,7 +293,7 @@ class Starter:
     def _reserve(self, dead: list[Row]) -> Row | None:
         limit = preflight.limit(self.environ)
         for _ in range(_CLEARING_ROUNDS):
-            plan = preflight.with_port(self.registry, self.plan, self.scope, self.given_command)
+            plan = preflight.with_port(self.registry, self.plan, self.scope, self._again)
             try:
                 reserved = self.registry.reserve(
                     self._row(plan),
@@ -288,7 +305,7 @@ class Starter:
             except SessionBusy:
                 return None
             except (FolderBusy, PortLeased) as busy:
-                in_the_way = preflight.refuse_occupied(plan, self.given_command, busy)
+                in_the_way = preflight.refuse_occupied(plan, self._again, busy)
                 dead += [in_the_way] if in_the_way is not None and in_the_way not in dead else []
             except LimitReached:
                 more = [row for row in self.registry.rows(scope=self.scope) if life(row) is Life.DEAD]
@@ -300,7 +317,9 @@ class Starter:
                 self.made.add(reserved.id)
                 trace.step(f"reserved {plan.session}, generation {reserved.generation}, port {plan.port}")
                 return reserved
-        raise InternalError(f"the registry would not take `{self.plan.session}`")
+        raise InternalError(
+            f"the registry would not take `{self.plan.session}`", hint="devsup list --everywhere"
+        )
 
     def _row(self, plan: Plan) -> Row:
         return Row(
@@ -338,11 +357,15 @@ class Starter:
             # It said nothing and ended: either it lost the reservation to a stop, or it could not run.
             now = self.registry.row(row.id)
             if "c" not in hearing.steps and self._withdraw(row):
-                hearing.__exit__()
+                hearing.close()
                 if now is not None and now.stop is not None:
                     raise ready.stopped_before(row)
-                tail = ready.tail(self.home.guard_log(row.project, row.session))
-                raise InternalError(f"the guard of `{row.session}` did not start", details={"log_tail": tail})
+                log = self.home.guard_log(row.project, row.session)
+                raise InternalError(
+                    f"the guard of `{row.session}` did not start",
+                    hint=f"read `{log}`",
+                    details={"log_tail": ready.tail(log)},
+                )
         elif heard:
             trace.step("the server is recorded")
         return hearing

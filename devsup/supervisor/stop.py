@@ -404,4 +404,6 @@ def _refusal(text: str, error: DevsupError) -> StopResult:
         port_free=None,
         error=error.code,
         message=error.message,
+        hint=error.hint,
+        details=error.details or None,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from devsup import identity, ports, system
+from devsup import identity, masking, ports, system
 from devsup import tree as trees
 from devsup.errors import Ambiguous, NotFound, NotOurs, UsageError
 from devsup.models import Row
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from devsup.registry import Registry
 
 __all__ = ["Target", "find"]
+
+
+#: The largest `pid_t`.
+_PID_MAX = 2**31 - 1
+_PID_DIGITS = len(str(_PID_MAX))
+_ID_LENGTH = 12
 
 
 class Target(Record):
@@ -41,11 +47,25 @@ def find(registry: Registry, project: str, text: str, *, everywhere: bool = Fals
     """
     if not text:
         raise UsageError("an empty target", hint="devsup list")
-    if text.isdecimal():
-        return _by_pid(registry, text, int(text))
+    if text.isascii() and text.isdecimal():
+        return _by_number(registry, text)
     if text.startswith(":"):
         return _by_port(registry, text)
     return _by_name(registry, project, text, everywhere=everywhere)
+
+
+def _by_number(registry: Registry, text: str) -> Target:
+    if len(text) <= _PID_DIGITS and int(text) <= _PID_MAX:
+        return _by_pid(registry, text, int(text))
+    # An id is hexadecimal, and now and then it has no letter.
+    row = registry.row(text) if len(text) <= _ID_LENGTH else None
+    if row is None:
+        raise UsageError(
+            f"`{text if len(text) <= _ID_LENGTH else text[:_ID_LENGTH] + '…'}` is no pid: "
+            f"the highest is {_PID_MAX}",
+            hint="devsup list --everywhere",
+        )
+    return Target(text, row, ended=False, notes=[])
 
 
 def _by_name(registry: Registry, project: str, text: str, *, everywhere: bool) -> Target:
@@ -58,10 +78,11 @@ def _by_name(registry: Registry, project: str, text: str, *, everywhere: bool) -
     if named:
         raise Ambiguous(
             f"`{text}` runs in {len(named)} projects",
-            hint=f"devsup stop {named[0].leader.pid if named[0].leader else named[0].id}",
+            hint=f"devsup stop {_pid(named[0]) or named[0].id + ' --everywhere'}",
             details={
                 "candidates": [
-                    {"session": row.session, "project": row.project, "id": row.id} for row in named
+                    {"session": row.session, "project": row.project, "id": row.id, "pid": _pid(row)}
+                    for row in named
                 ]
             },
         )
@@ -94,7 +115,7 @@ def _by_pid(registry: Registry, text: str, pid: int) -> Target:
         )
         return Target(text, ended[0], ended=True, notes=notes)
     if holder is not None or _exists(pid):
-        command = " ".join(system.cmdline(pid)) or "unknown"
+        command = masking.title(system.cmdline(pid)) or "unknown"
         raise NotOurs(
             f"pid {pid} (`{brief(command)}`) was not started by devsup and is left alone",
             hint="devsup list --everywhere",
@@ -105,8 +126,11 @@ def _by_pid(registry: Registry, text: str, pid: int) -> Target:
 
 def _by_port(registry: Registry, text: str) -> Target:
     digits = text[1:]
-    if not digits.isdecimal() or not 0 < int(digits) < 65536:
-        raise UsageError(f"`{text}` is no port: write `:3000`", hint="devsup list --everywhere")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 5 and 0 < int(digits) < 65536):
+        given = text if len(text) <= 12 else f"{text[:12]}…"
+        raise UsageError(
+            f"`{given}` is no port: a number from 1 to 65535, as in `:3000`", hint="devsup list --everywhere"
+        )
     port = int(digits)
     rows = registry.rows(scope=identity.here().key)
     holder = ports.holder(port, rows)
@@ -117,7 +141,7 @@ def _by_port(registry: Registry, text: str) -> Target:
         if owner is not None:
             return Target(text, owner, ended=False, notes=[])
         raise NotOurs(
-            f"port {port} belongs to pid {holder.pid} (`{brief(holder.command)}`), not started by devsup",
+            f"port {port} belongs to {holder.name}, not started by devsup",
             hint="devsup list --everywhere",
             details={"holder": holder.details()},
         )

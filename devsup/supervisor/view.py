@@ -135,4 +135,5 @@ def _address(row: Row, sockets: Sockets) -> tuple[State, int | None, str | None]
             scheme = row.url.partition(":")[0] if row.url is not None else found.scheme
             return State.READY, found.listener.port, readiness.url_of(found.listener, scheme)
     # A portless command may well listen nowhere; a server that did so before is not well.
-    return (State.UNHEALTHY if row.state is State.READY else row.state), row.port, row.url
+    state = State.UNHEALTHY if row.state is State.READY else row.state
+    return state, row.port, None if state is State.UNHEALTHY else row.url

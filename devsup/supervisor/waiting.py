@@ -37,16 +37,17 @@ class Progress(Record):
 class Changes:
     """Tells whether the registry may have changed since the last time it was asked."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, *, read_every: float = READ_EVERY) -> None:
+        self._every = read_every
         self._paths = (f"{home.registry}-wal", home.registry)
         self._seen: object = None
         self._read_at = 0.0
 
     def any(self) -> bool:
-        """Return True at the first call, after a change, and every 200 ms."""
+        """Return True at the first call, after a change, and every ``read_every`` seconds."""
         seen = [self._stat(path) for path in self._paths]
         now = time.monotonic()
-        if seen == self._seen and now - self._read_at < READ_EVERY:
+        if seen == self._seen and now - self._read_at < self._every:
             return False
         self._seen, self._read_at = seen, now
         return True
