@@ -419,7 +419,6 @@ sys.exit(main(sys.argv[1:]))
 # -- a guard that takes over -----------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="`Starter._give_guard` hands on the program's name, not its path")
 def test_a_program_of_the_path_is_restarted_by_a_new_guard(servers: Servers) -> None:
     """A new guard knows where the program lies, not only what it is called."""
     port = free_port()

@@ -374,7 +374,7 @@ def test_a_server_that_never_answers_goes_on_starting(servers: Servers) -> None:
     port = free_port()
     answer = servers.try_start("web", port=port, flags=["--timeout", "1"])
     assert (answer.code, answer.error["code"], answer.error["retryable"]) == (6, "not_ready", True)
-    assert is_listening(port)
+    wait_until(lambda: is_listening(port))
     server = answer.json["data"]["server"]
     assert (server["state"], server["url"], server["ready_at"]) == ("starting", None, None)
     assert "devsup wait" in answer.error["hint"]
@@ -403,7 +403,9 @@ def test_the_metro_of_another_folder_is_not_ours(servers: Servers) -> None:
     port = free_port()
     answer = servers.try_start("mobile", port=port, flags=["--timeout", "1"])
     assert (answer.code, answer.json["data"]["server"]["state"]) == (6, "starting")
+    wait_until(lambda: is_listening(port))
     assert fetch(f"http://127.0.0.1:{port}/status")[1] == "packager-status:running"
+    assert servers.devsup("wait", "mobile", "--timeout", "0.5").code == 6
     servers.stop("mobile")
     servers.nothing_stays(port)
 

@@ -234,7 +234,7 @@ def test_a_socket_that_outlives_the_tree_is_reported(servers: Servers, way: str)
                 os.close(handle)
     assert (answer.code, answer.error["code"], answer.error["retryable"]) == (8, "port_held", True)
     (result,) = answer.json["data"]["results"]
-    assert (result["outcome"], result["signals"], result["survivors"]) == ("failed", ["SIGTERM"], [])
+    assert (result["outcome"], result["escalated"], result["survivors"]) == ("failed", False, [])
     assert result["port_free"] is False
     servers.devsup("stop", "web")
     servers.nothing_is_left(port)

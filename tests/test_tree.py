@@ -498,7 +498,7 @@ from stand_in import listen, on, pause, serve, start, wanted_port
 
 def flush():
     pause(0.03)  # the real one comes when next-server has ended
-    start([sys.executable, "-c", "import signal; signal.pause()", "flush"], session=True, quiet=True)
+    start([sys.executable, "-c", "import signal; signal.pause()", sys.argv[1]], session=True, quiet=True)
     os._exit(0)
 
 on(signal.SIGTERM, flush)
@@ -510,14 +510,23 @@ serve(listen(wanted_port()))
 def test_a_flush_at_the_end_is_neither_waited_for_nor_a_survivor(servers: Servers) -> None:
     """Next.js sends its telemetry after it was stopped; without a network that takes its time."""
     port = free_port()
-    servers.start("web", *script(servers.project, "flush", FLUSH), port=port)
-    result = servers.stop("web", "--grace", "20")
-    ended_by_term(result)
-    assert result["ms"] < 10_000
+    command = script(servers.project, "flush", FLUSH)
+    servers.start("web", *command, "next/dist/telemetry/detached-flush.js", port=port)
+    ended_by_term(servers.stop("web"))
     (helper,) = processes_of(servers.home)
-    assert helper.command.endswith("flush")
+    assert helper.command.endswith("detached-flush.js")
     assert servers.listed() == []
     assert not is_listening(port)
+
+
+@pytest.mark.usefixtures("kept_ones")
+def test_what_else_detaches_itself_at_the_end_is_named(servers: Servers) -> None:
+    """Nobody waits for it, but nobody knows it for harmless."""
+    port = free_port()
+    servers.start("web", *script(servers.project, "flush", FLUSH), "something else", port=port)
+    result = servers.stop("web")
+    assert seen(result) == {**CLEAN, "left_running": result["left_running"]}
+    assert [one["pid"] for one in result["left_running"]] == [one.pid for one in processes_of(servers.home)]
 
 
 FLUSH_WITH_THE_PORT = """
