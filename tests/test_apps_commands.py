@@ -571,6 +571,17 @@ def test_an_app_and_its_command_are_one_server(temporary: Path) -> None:
         assert (typed.env, typed.folder) == (by_name.env, by_name.folder)
 
 
+def test_scripts_that_say_the_same_are_one_server(temporary: Path) -> None:
+    """`dev` beside `start`, since `npm run dev` is what callers try; not where npm runs more around it."""
+    said = {"start": "expo start", "dev": "expo start", "hooked": "expo start", "prehooked": "echo"}
+    root = lay(temporary, {"package.json": {**package("expo"), "scripts": said}, **INSTALLED})
+    by_name = plan_of(root, app="mobile")
+    typed = plan_of(root, ".", "npm", "run", "dev")
+    assert (typed.session, typed.command, typed.env) == (by_name.session, by_name.command, by_name.env)
+    hooked = plan_of(root, ".", "npm", "run", "hooked")
+    assert hooked.command[:3] == ["npm", "run", "hooked"]
+
+
 def test_the_port_makes_no_other_command(temporary: Path) -> None:
     root = lay(temporary, MONOREPO)
     one = plan_of(root, ".", app="mobile").command

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from devsup import masking
-from devsup.apps import detect, lines, naming, owner
+from devsup.apps import detect, lines, naming, owner, scripts
 from devsup.apps.checks import environment, validate
 from devsup.apps.folders import Folders
 from devsup.apps.ports import AUTO, check_reserved, read_port, take_port, without_port
@@ -168,8 +168,15 @@ def _explicit(
 
 
 def _is_own(found: Recognised, own: App | None) -> bool:
-    """Tell whether the command runs the very script that its app runs anyway."""
-    return own is not None and found.script == own.script is not None and "--bun" not in found.argv
+    """Tell whether the command runs the script that its app runs anyway, or one that says the same."""
+    if own is None or own.script is None or found.package is None or found.script is None:
+        return False
+    if "--bun" in found.argv:
+        return False
+    if found.script == own.script:
+        return True
+    same = found.package.scripts[found.script] == own.text
+    return same and not own.hooks and not scripts.has_hooks(found.package, found.script)
 
 
 def _name(seen: Survey, line: Line, own: App | None) -> str:
