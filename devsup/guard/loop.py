@@ -241,6 +241,10 @@ class Guard:
         if not self.registry.record_child(job.id, self.generation, leader, guard=self.me):
             child.abandon()
             self.leader = None
+            claim = self._claim()
+            if claim is not None and claim.purpose == "restart" and self._enter(Happening.RESTART):
+                self._restart(grace=claim.grace)  # of what has not run yet: the next generation does
+                return self.state not in _OVER
             self._end(State.STOPPED, ended=None, reason="stopped before it ran")
             return False
         try:
