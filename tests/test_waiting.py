@@ -82,5 +82,9 @@ def test_a_start_finds_its_server_by_any_way_to_say_the_port(servers: Servers) -
     answer = servers.devsup("start", "--json", "--", "npx", "next", "dev", "-p", other)
     assert answer.data["server"]["port"] == port
     assert answer.notes == [f"it already runs on port {port}; port {other} was not applied"]
+    # A folder has one server, whatever one calls it.
+    answer = servers.devsup("start", "other", "--json", "--", "npx", "next", "dev")
+    assert answer.data["server"]["pid"] == server["pid"]
+    assert answer.notes == [f"`{servers.project}` already has this server, as `web` of `{servers.project}`"]
     servers.stop("web")
     servers.nothing_stays(port)

@@ -149,6 +149,9 @@ class Starter:
 
     def _found(self, row: Row, alive: Life) -> StartResult:
         server = server_of(row, alive)
+        if (row.project, row.session) != (self.project, self.plan.session):
+            name = row.app or row.session
+            self.notes.append(f"`{row.folder}` already has this server, as `{name}` of `{row.project}`")
         self._note_differences(server.port)
         if server.state is State.UNHEALTHY:
             name = row.app or row.session
