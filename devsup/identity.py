@@ -3,13 +3,15 @@ Is pid n still the process we started?
 
 A pid is lent, an `Identity` is not. Every answer here is about one moment; only a pidfd stays true longer.
 Fail closed: a process is GONE only on proof, and a signal goes out only on proof of the opposite. What is
-kept per process (`me`, `here`) is made anew after a fork. Safe from any thread.
+kept per process (`me`, `here`) is made anew after a fork; a look at all namespaces serves for a moment, so
+that a hundred rows cost one. Safe from any thread.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 from enum import Enum
 
 from devsup import system
@@ -205,15 +207,36 @@ def here() -> Scope:
     return _here
 
 
+#: Seconds for which one look at all namespaces serves: no sandbox is made and starts a server in so short a
+#: time, should it be given the number of one that has just ended.
+_MOMENT = 0.05
+_namespaces: tuple[float, frozenset[str] | None] = (-_MOMENT, None)
+
+
 def scope_relation(key: str) -> str:
     """
     Tell how the scope ``key`` relates to this process: `here`, `foreign` or `lost`.
 
-    Lost is what ran on this machine before it was booted again: nothing of it can be alive. A foreign scope
-    is another machine or namespace: its pids mean nothing here.
+    Lost is what ran on this machine before it was booted again, and what ran in a pid namespace that has
+    ended: nothing of it can be alive. A foreign scope is another machine or namespace: its pids mean nothing
+    here.
     """
     scope = here()
     if key == scope.key:
         return "here"
-    machine, boot, _ = (*key.split("/", 2), "", "")[:3]
-    return "lost" if machine == scope.machine and boot and _other_boot(boot, scope.boot) else "foreign"
+    machine, boot, namespace = (*key.split("/", 2), "", "")[:3]
+    if machine == scope.machine and boot and _other_boot(boot, scope.boot):
+        return "lost"
+    # One boot is one kernel, whatever name a container gives its machine.
+    same_kernel = boot == scope.boot and not boot.startswith("init-")
+    return "lost" if same_kernel and _has_ended(namespace.partition("+")[0]) else "foreign"
+
+
+def _has_ended(namespace: str) -> bool:
+    """Tell whether a pid namespace of this kernel is proven to have no process left."""
+    global _namespaces
+    now = time.monotonic()
+    if not 0 <= now - _namespaces[0] < _MOMENT:
+        _namespaces = (now, system.pid_namespaces())
+    living = _namespaces[1]
+    return namespace.isdecimal() and living is not None and namespace not in living

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -511,6 +512,8 @@ def test_no_descriptor_is_left_open(spawn: Spawn) -> None:
 @pytest.mark.usefixtures("kernel")
 def test_a_scope_is_here_foreign_or_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "_here", None)
+    monkeypatch.setattr(identity, "_namespaces", (time.monotonic() + 3600, None))
+    monkeypatch.setattr(system, "pid_namespaces", lambda: None)  # not all can be seen
     scope = identity.here()
     boot = "0d9c0fd5-0000-4000-8000-000000000000"
     assert identity.here() == scope
@@ -526,6 +529,55 @@ def test_a_scope_is_here_foreign_or_lost(monkeypatch: pytest.MonkeyPatch) -> Non
         "": "foreign",
     }
     assert {key: identity.scope_relation(key) for key in relations} == relations
+
+
+def test_a_pid_namespace_without_processes_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only of this very kernel, and only where all namespaces are seen: numbers mean nothing elsewhere."""
+    looks: list[frozenset[str] | None] = [frozenset({"7"})]
+    monkeypatch.setattr(identity, "_namespaces", (time.monotonic() + 3600, None))
+    monkeypatch.setattr(system, "pid_namespaces", looks.pop)
+    scope = identity.here().replace(boot="0d9c0fd5-0000-4000-8000-000000000000")
+    monkeypatch.setattr(identity, "_here", scope)
+    monkeypatch.setattr(identity, "_MOMENT", 60.0)
+    relations = {
+        scope.replace(pidns="1").key: "lost",
+        scope.replace(pidns="1+2").key: "lost",
+        scope.replace(pidns="1", machine="container").key: "lost",
+        scope.replace(pidns="7").key: "foreign",
+        scope.replace(pidns="7+2").key: "foreign",
+        scope.replace(pidns="-").key: "foreign",
+        scope.replace(pidns="1", boot="init-3").key: "foreign",
+        scope.replace(pidns="1", boot="other", machine="other").key: "foreign",
+    }
+    # One look serves for all of them.
+    assert {key: identity.scope_relation(key) for key in relations} == relations
+    assert looks == []
+
+
+@LINUX_ONLY
+def test_only_the_first_namespace_sees_all_others(spawn: Spawn) -> None:
+    """From inside of a container nothing is proven about others; from outside it is there while it lives."""
+    probe = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, check=False
+    )
+    outside = system.pid_namespaces()
+    if probe.returncode != 0 or outside is None:
+        pytest.skip("no pid namespace for us, or not all are seen from here")
+    look = (
+        "import sys; from devsup import system;"
+        "print(system.pid_namespace(), system.pid_namespaces(), flush=True); sys.stdin.read()"
+    )
+    code = (
+        "import os, sys; os.execvp('unshare', ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child',"
+        " sys.executable, '-c', sys.argv[1]])"
+    )
+    child = spawn(code, look)
+    number, _, seen = hear(child).strip().partition(" ")
+    assert seen == "None"
+    assert number not in outside
+    assert number in (system.pid_namespaces() or ())
+    child.communicate(timeout=10)
+    assert number not in (system.pid_namespaces() or ())
 
 
 @LINUX_ONLY

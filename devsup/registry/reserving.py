@@ -20,15 +20,19 @@ from devsup.registry.queries import rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from devsup.models import Row
     from devsup.registry._sqlite import sqlite3
     from devsup.registry.opening import Database
 
-__all__ = ["insert", "lease", "reserve"]
+__all__ = ["end_lost", "insert", "lease", "reserve"]
 
 _INSERT_RUN = f"INSERT INTO runs ({RUN_COLUMNS}) VALUES ({', '.join('?' * (RUN_COLUMNS.count(',') + 1))})"
+
+
+_BOOTED_AGAIN = "the machine was started again"
+_CONTAINER_ENDED = "its container has ended"
 
 
 def reserve(
@@ -39,12 +43,14 @@ def reserve(
     limit: int,
     port: int | None,
     log_of: Callable[[int], str],
+    idle: Iterable[Row] = (),
 ) -> Row:
     """End what is dead, refuse what is in the way, insert the row with its generation and lease."""
     now = now_ms()
-    for one in dead:
-        _end_dead(db, one, now)
-    _end_lost(db, row.scope, now)
+    end_lost(db, dead, row.scope, now)
+    for one in idle:
+        _release(db, one, row)
+    _end_earlier_boots(db, row.scope, now)
     _end_crashed(db, row)
     _refuse(db, row, limit)
     if port is not None:
@@ -63,19 +69,39 @@ def insert(connection: sqlite3.Connection, row: Row) -> None:
     )
 
 
-def _end_dead(db: Database, row: Row, now: int) -> None:
+def end_lost(db: Database, dead: Iterable[Row], scope: str, now: int) -> None:
+    """End rows that the caller, in ``scope``, has proven dead."""
+    for one in dead:
+        _end_dead(db, one, scope, now)
+
+
+def _release(db: Database, idle: Row, row: Row) -> None:
+    """Free the ports that a server of another scope has in the network namespace of ``row``."""
+    db.execute(
+        "DELETE FROM leases WHERE netns = ? AND id IN"
+        " (SELECT id FROM runs WHERE id = ? AND generation = ? AND scope <> ?)",
+        (row.netns, idle.id, idle.generation, row.scope),
+    )
+
+
+def _end_dead(db: Database, row: Row, scope: str, now: int) -> None:
     taken = frozen.take(
         db,
         "id = ? AND generation = ? AND live = 1 AND guard IS ? AND leader IS ?",
         (row.id, row.generation, identity_text(row.guard), identity_text(row.leader)),
     )
+    if taken is None and row.ended_at is not None:
+        frozen.dismiss(db, row.id, row.generation)  # it was kept for the next start of its session
     if taken is None or (taken.guard is None and taken.leader is None):
         return  # a reservation that came to nothing leaves no trace
-    state = State.CRASHED if taken.stop is None else State.STOPPED
-    _into_history(db, taken, state, "its processes are gone", now)
+    state, reason = State.CRASHED if taken.stop is None else State.STOPPED, "its processes are gone"
+    if taken.scope != scope:
+        boot, other = scope.split("/", 2)[1], taken.scope.split("/", 2)[1]
+        state, reason = State.LOST, _CONTAINER_ENDED if boot == other else _BOOTED_AGAIN
+    _into_history(db, taken, state, reason, now)
 
 
-def _end_lost(db: Database, scope: str, now: int) -> None:
+def _end_earlier_boots(db: Database, scope: str, now: int) -> None:
     """End the rows of this machine's earlier boots."""
     machine, boot, _ = scope.split("/", 2)
     # Everything of this machine but what is of this very scope; "0" is the character after "/". Two ranges of
@@ -89,7 +115,7 @@ def _end_lost(db: Database, scope: str, now: int) -> None:
         if other.split("/", 2)[1] != boot:
             taken = frozen.take(db, "id = ?", (server,))
             if taken is not None:
-                _into_history(db, taken, State.LOST, "the machine was started again", now)
+                _into_history(db, taken, State.LOST, _BOOTED_AGAIN, now)
 
 
 def _into_history(db: Database, row: Row, state: State, reason: str, now: int) -> None:

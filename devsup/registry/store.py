@@ -19,7 +19,7 @@ from devsup.registry.transactions import Transactions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from devsup.models import Event, Identity, Row, State, StopClaim
@@ -90,11 +90,13 @@ class Registry(Transactions):
         port: int | None,
         log_of: Callable[[int], str],
         lease: bool = True,
+        idle: Sequence[Row] = (),
     ) -> Row:
         """
         Reserve session, folder, port and a place under `limit` for `row`; return it with generation and log.
 
         The `dead` rows, which the caller has proven dead, are ended first, each only if it is still the same.
+        The `idle` ones, of other scopes, stay but for the ports they have in the network namespace of `row`.
 
         :raises SessionBusy, FolderBusy, PortLeased: who is in the way
         :raises LimitReached: as many servers run as are allowed
@@ -103,12 +105,18 @@ class Registry(Transactions):
 
         reserved = self._run(
             lambda db: reserving.reserve(
-                db, row, dead=dead, limit=limit, port=port if lease else None, log_of=log_of
+                db, row, dead=dead, limit=limit, port=port if lease else None, log_of=log_of, idle=idle
             ),
             write=True,
         )
         assert reserved is not None
         return reserved
+
+    def end_lost(self, dead: Sequence[Row], scope: str) -> None:
+        """Move rows that the caller, in ``scope``, has proven dead to the history."""
+        from devsup.registry import reserving
+
+        self._run(lambda db: reserving.end_lost(db, dead, scope, now_ms()), write=True)
 
     def withdraw(self, id: str, generation: int, *, starter: Identity | None = None) -> bool:
         """Delete a reservation that no guard has claimed (of `starter`, where given), with its lease."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from devsup import logs
+from devsup import identity, logs
 from devsup.apps import commands
 from devsup.apps.presets import KINDS
 from devsup.guard import job as jobs
@@ -69,12 +69,20 @@ def launch_guard(
 
 
 def tidy(registry: Registry, row: Row) -> None:
-    """Remove the logs of ``row``'s session that are beyond the bound, and jobs whose servers are no more."""
+    """
+    Remove the logs of ``row``'s session that are beyond the bound, and jobs whose servers are no more.
+
+    Rows of containers that have ended go to the history: who ran in them cannot do it.
+    """
     logs.prune(os.path.dirname(row.log), row.session, KEPT_LOGS, keep_paths=[row.log])
     folder = registry.home.servers
     # Files first, then rows: a job is written after its server was reserved, so one without a row is over.
     found = os.listdir(folder)
-    known = {one.id for one in registry.rows()}
+    rows = registry.rows()
+    lost = [one for one in rows if one.scope != row.scope and identity.scope_relation(one.scope) == "lost"]
+    if lost:
+        registry.end_lost(lost, row.scope)
+    known = {one.id for one in rows if one not in lost}
     for name in found:
         if name.partition(".")[0] not in known:
             jobs.remove(f"{folder}/{name}")

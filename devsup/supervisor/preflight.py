@@ -12,7 +12,9 @@ import os
 from devsup import masking, ports, system
 from devsup import tree as trees
 from devsup.apps import nextlock
+from devsup.clock import now_ms
 from devsup.errors import NameTaken, PortTaken, UnmanagedRunning, UsageError
+from devsup.models import State
 from devsup.paths import Home
 from devsup.registry import FolderBusy, PortLeased
 from devsup.supervisor.view import Life, life, server_of
@@ -33,6 +35,8 @@ __all__ = ["MAX_SERVERS", "folder_taken", "limit", "refuse_doubles", "refuse_occ
 MAX_SERVERS = 32
 #: More than any machine runs; it keeps a mistyped number within what SQLite counts.
 _MOST_SERVERS = 100_000
+#: For so long a server of another container keeps a port on which it does not listen yet: a start's own time.
+_STARTING_MS = 45_000
 
 
 def limit(environ: Mapping[str, str]) -> int:
@@ -108,13 +112,16 @@ def with_port(registry: Registry, plan: Plan, scope: str, again: Callable[..., s
 
 def refuse_occupied(plan: Plan, again: Callable[..., str], busy: FolderBusy | PortLeased) -> Row | None:
     """
-    Return the dead row that is in the way of a reservation; None if the next try may take another port.
+    Return the row that is no more in the way of a reservation; None if the next try may take another port.
+
+    That is a dead one, which is to be ended, or a foreign one of which nothing listens, which is to lose its
+    port: a container that has ended says nothing, and its port is not to be held for ever.
 
     :raises NameTaken, PortTaken: a living server is in the way
     """
     row = busy.row
     alive = life(row)
-    if alive is Life.DEAD:
+    if alive is Life.DEAD or (alive is Life.FOREIGN and isinstance(busy, PortLeased) and _is_idle(row, plan)):
         return row
     if isinstance(busy, FolderBusy):
         raise folder_taken(row, alive)
@@ -124,6 +131,11 @@ def refuse_occupied(plan: Plan, again: Callable[..., str], busy: FolderBusy | Po
     name = f"`{row.session}` of `{row.project}` (pid {pid})"
     holder = {"pid": pid, "command": masking.shown(row.command), "cwd": row.cwd, "ours": row.id}
     raise _port_taken(plan, again, holder, name)
+
+
+def _is_idle(row: Row, plan: Plan) -> bool:
+    coming = row.state is State.STARTING and 0 <= now_ms() - row.started_at < _STARTING_MS
+    return not coming and plan.port is not None and ports.is_free(plan.port)
 
 
 def folder_taken(row: Row, alive: Life) -> NameTaken:

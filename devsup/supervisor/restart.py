@@ -16,7 +16,7 @@ from devsup.guard.spawn import LOOK
 from devsup.models import StartResult, StopClaim
 from devsup.registry import Registry
 from devsup.supervisor import ready
-from devsup.supervisor.view import Life, life, server_of
+from devsup.supervisor.view import Life, life, server_of, whose
 from devsup.supervisor.waiting import Ticker
 
 TYPE_CHECKING = False
@@ -47,7 +47,9 @@ def restart(
     found, alive = supervisor._find(target)  # noqa: SLF001 - the two modules are one
     row = found.row
     if alive is Life.FOREIGN:
-        raise NotOurs(f"`{row.session}` belongs to another machine or container", hint="devsup list")
+        raise NotOurs(
+            f"`{row.session}` belongs to {whose(row)}", hint=f"devsup status {row.app or row.session}"
+        )
     registry = Registry(supervisor.home)
     if alive is Life.UNCLAIMED:
         # Somebody's start is on its way: let it come, then restart that.

@@ -295,6 +295,7 @@ class Starter:
 
     def _reserve(self, dead: list[Row]) -> Row | None:
         limit = preflight.limit(self.environ)
+        idle: list[Row] = []
         for _ in range(_CLEARING_ROUNDS):
             plan = preflight.with_port(self.registry, self.plan, self.scope, self._again)
             try:
@@ -303,13 +304,15 @@ class Starter:
                     dead=dead,
                     limit=limit,
                     port=plan.port,
+                    idle=idle,
                     log_of=lambda generation: self.home.log(self.project, self.plan.session, generation),
                 )
             except SessionBusy:
                 return None
             except (FolderBusy, PortLeased) as busy:
                 in_the_way = preflight.refuse_occupied(plan, self._again, busy)
-                dead += [in_the_way] if in_the_way is not None and in_the_way not in dead else []
+                if in_the_way is not None:
+                    (idle if life(in_the_way) is Life.FOREIGN else dead).append(in_the_way)
             except LimitReached:
                 more = [row for row in self.registry.rows(scope=self.scope) if life(row) is Life.DEAD]
                 if all(row in dead for row in more):

@@ -168,8 +168,13 @@ class _Stop:
         alive = view.life(row)
         if alive is Life.FOREIGN:
             self._finish(
-                Outcome.REFUSED, error="not_ours", message="it belongs to another machine or container"
+                Outcome.REFUSED, error="not_ours", message=f"`{row.session}` belongs to {view.whose(row)}"
             )
+        elif identity.scope_relation(row.scope) == "lost":
+            # Its numbers mean other processes here, or none: there is nothing to end but the row.
+            jobs.remove(self.home.job(row.id))
+            self.registry.end_lost([row], identity.here().key)
+            self._finish(Outcome.ALREADY_STOPPED)
         elif alive is Life.ENDED:
             self.registry.dismiss(row.id, row.generation)
             self._finish(Outcome.ALREADY_STOPPED)

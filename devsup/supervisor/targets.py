@@ -1,7 +1,8 @@
 """
 What a caller means by `web`, `dev_server_web`, `4242` or `:3000`: one server, or a clear reason why none.
 
-Reads only. A name means this project's server, a number or port any server of this scope.
+Reads only. A name means this project's server, also one of another machine or container where there is no
+other; a number or port means any server of this scope.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def _by_number(registry: Registry, text: str) -> Target:
 
 def _by_name(registry: Registry, project: str, text: str, *, everywhere: bool) -> Target:
     scope = identity.here().key
-    rows = registry.rows(scope=scope, project=None if everywhere else project)
+    found = registry.rows(project=None if everywhere else project)
+    rows = [row for row in found if row.scope == scope]
     named = [row for row in rows if text in (row.app, row.session, row.id)]
     own = [row for row in named if row.project == project]
     if len(own) == 1 or len(named) == 1:
@@ -86,6 +88,11 @@ def _by_name(registry: Registry, project: str, text: str, *, everywhere: bool) -
                 ]
             },
         )
+    foreign = [row for row in found if row.scope != scope and text in (row.app, row.session, row.id)]
+    if foreign:
+        # `list` shows it, so it has an answer too: what may live before what is lost, then the youngest.
+        row = max(foreign, key=lambda row: (identity.scope_relation(row.scope) == "foreign", row.started_at))
+        return Target(text, row, ended=False, notes=[])
     for row in registry.ended(project=project, limit=200):
         if text in (row.app, row.session, row.id):
             return Target(text, row, ended=True, notes=[])

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.tree import Tree
 
-__all__ = ["Life", "Sockets", "brief", "life", "server_of", "tree_of"]
+__all__ = ["Life", "Sockets", "brief", "life", "server_of", "tree_of", "whose"]
 
 #: Characters of a command line in a message.
 _BRIEF = 80
@@ -64,6 +64,14 @@ def life(row: Row) -> Life:
     if row.guard is None:
         return Life.DEAD if identity.is_gone(row.starter) else Life.UNCLAIMED
     return Life.ORPHANED if not identity.is_gone(row.leader) or _has_members(row) else Life.DEAD
+
+
+def whose(row: Row) -> str:
+    """Return to whom a foreign row belongs, for a sentence."""
+    machine, _, namespace = row.scope.split("/", 2)
+    if machine != identity.here().machine:
+        return f"another machine or container (`{machine}`)"
+    return f"another container of this machine (pid namespace {namespace})"
 
 
 def _has_members(row: Row) -> bool:

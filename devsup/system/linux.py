@@ -42,6 +42,7 @@ __all__ = [
     "now_ticks",
     "open_pidfd",
     "pid_namespace",
+    "pid_namespaces",
     "pidfd_inode",
     "process",
     "sees_all_listeners",
@@ -52,6 +53,8 @@ __all__ = [
 ]
 
 _PID_MAX = 0x7FFFFFFF
+#: The pid namespace of the machine itself, above all others (PROC_PID_INIT_INO of the kernel).
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
 #: The initial time namespace (PROC_TIME_INIT_INO of the kernel).
 _FIRST_TIME_NAMESPACE = 0xEFFFFFFA
 
@@ -407,6 +410,45 @@ def pid_namespace() -> str:
     except OSError:  # before Linux 5.6
         return name
     return name if time_namespace == _FIRST_TIME_NAMESPACE else f"{name}+{time_namespace}"
+
+
+def pid_namespaces() -> frozenset[str] | None:
+    """
+    Return the numbers of all pid namespaces in which anything lives; None where not all can be seen.
+
+    Only who is in the machine's first one sees the processes of all others. A namespace whose processes have
+    ended can never have others; its number may go to a new one.
+    """
+    found = set()
+    try:
+        if os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
+            return None
+        pids = all_pids()
+        if 1 not in pids:  # strangers' processes are hidden (hidepid)
+            return None
+        for pid in pids:
+            try:
+                found.add(str(os.stat(f"/proc/{pid}/ns/pid").st_ino))
+            except PermissionError:
+                if _is_nested(pid):
+                    return None
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    except (OSError, UnsupportedPlatform):
+        return None
+    return frozenset(found)
+
+
+def _is_nested(pid: int) -> bool:
+    # Anybody may read this, and a process of our own namespace has no number but the one.
+    try:
+        status = read(f"/proc/{pid}/status")
+    except FileNotFoundError:
+        return False
+    for line in status.split(b"\n"):
+        if line.startswith(b"NSpid:"):
+            return len(line.split()) != 2
+    return True
 
 
 def net_namespace() -> str:

@@ -42,6 +42,7 @@ __all__ = [
     "now_ticks",
     "open_pidfd",
     "pid_namespace",
+    "pid_namespaces",
     "pidfd_inode",
     "process",
     "sees_all_listeners",
@@ -363,6 +364,11 @@ def _first_line(path: str) -> str | None:
 def pid_namespace() -> str:
     """Return `-`: there is one."""
     return "-"
+
+
+def pid_namespaces() -> frozenset[str] | None:
+    """Return None: not all can be seen."""
+    return None
 
 
 def net_namespace() -> str:
