@@ -19,6 +19,10 @@ from devsup.models import Identity
 from devsup.records import Record
 from devsup.system import ProcessInfo
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 __all__ = [
     "MARKER",
     "Marker",
@@ -145,12 +149,12 @@ def members(tree: Tree, *, full: bool) -> list[ProcessInfo]:
 
 def _add_strays(tree: Tree, found: dict[int, ProcessInfo], seen: set[int]) -> None:
     leader = tree.leader
-    group = leader.pid if leader is not None and _still_names(leader) else None
     if tree.listener is not None:
         pid, inode = tree.listener
         info = _living(pid) if pid not in seen and inode in system.socket_inodes(pid) else None
         if info is not None:
             found[pid] = info
+    nameless = []
     for pid in system.all_pids():
         if pid in seen or pid == tree.parent:
             continue
@@ -161,18 +165,27 @@ def _add_strays(tree: Tree, found: dict[int, ProcessInfo], seen: set[int]) -> No
         if marker is not None:
             if marker.id == tree.id and not is_guard(pid):
                 found[pid] = info
-        elif group is not None and group in (info.sid, info.pgid):
-            found[pid] = info
+        elif leader is not None and leader.pid in (info.sid, info.pgid):
+            nameless.append(info)
+    if nameless and leader is not None and _is_ours(leader, found.values()):
+        found.update({info.pid: info for info in nameless})
 
 
-def _still_names(leader: Identity) -> bool:
-    # The kernel gives a pid to nobody while a session or group has it as its number. So a missing leader
-    # leaves its number to its session; a living stranger under that pid means that the session has ended.
+def _is_ours(leader: Identity, known: Collection[ProcessInfo]) -> bool:
+    """
+    Tell whether the session and group that have the number of ``leader`` are those that it made.
+
+    The kernel gives a number to nobody while a process, a session or a group has it. So it is still the same
+    as long as the leader is there, if only as a zombie, or one of the ``known`` has been in that session all
+    the time. With neither it may have been given away, and its new owner may be gone again as well.
+    """
+    if any(leader.pid in (info.sid, info.pgid) for info in known):
+        return True
     try:
         now = system.process(leader.pid)
     except PermissionError:
-        return True
-    return now is None or now.ticks == leader.ticks
+        return False
+    return now is not None and now.ticks == leader.ticks
 
 
 def _living(pid: int) -> ProcessInfo | None:

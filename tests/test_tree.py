@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from devsup import system
+from devsup import tree as trees
+from devsup.models import Identity
+from devsup.tree import Marker, Tree
 from tests.serving import LINUX_ONLY, Servers, alive, has_terminal, pid_at, process, script
 from tests.support import SERVERS, end_all, fetch, free_port, hear, is_listening, processes_of, wait_until
 
@@ -390,6 +394,42 @@ def test_a_stop_without_a_guard_leaves_the_inner_server_too(
     assert pid_at(inner["url"])
     ended_by_term(servers.stop("inner"))
     servers.nothing_is_left(outer["port"], inner["port"])
+
+
+# -- numbers that are given away -------------------------------------------------------------------
+
+#: A session whose leader has ended, with one process left in it, and with another that carries the marker in
+#: its argument, if there is one. They end with the standard input.
+ABANDONED = """
+import os, sys
+here, there = os.pipe()
+middle = os.fork()
+if middle == 0:
+    os.setsid()
+    for environ in [{}, *({"DEVSUP_MARKER": marker} for marker in sys.argv[1:])]:
+        pid = os.fork()
+        if pid == 0:
+            os.execve(sys.executable, [sys.executable, "-ISc", "import sys; sys.stdin.read()"], environ)
+        os.write(there, f" {pid}".encode())
+    os._exit(0)
+os.waitpid(middle, 0)
+print(middle, os.read(here, 100).decode(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_session_is_ours_only_on_proof(spawn: Spawn, ours: bool) -> None:
+    """A leader's number may be another session's by now, whose own leader has ended too."""
+    marker = Marker("/home", "/project", "dev_server_web", "feed0000feed", 1)
+    child = spawn(ABANDONED, *([str(marker)] if ours else []))
+    number, nameless, *marked = map(int, hear(child).split())
+    members = [process(pid) for pid in (nameless, *marked)]
+    wait_until(lambda: all("stdin.read" in " ".join(one.cmdline()) for one in members))
+    leader = Identity(number, 0, system.boot_id())  # started before all of them
+    found = [info.pid for info in trees.members(Tree(marker.id, leader), full=True)]
+    assert sorted(found) == (sorted([nameless, *marked]) if ours else [])
+    child.communicate(timeout=30)
 
 
 # -- what is shared with the user ------------------------------------------------------------------
