@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shlex
 import signal
@@ -16,6 +17,7 @@ import sys
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -271,6 +273,65 @@ def test_a_reader_that_goes_away_hears_no_traceback(devsup: Devsup, devsup_popen
             devsup("stop", "c")
         assert child.stderr.read() == ""
         assert child.wait(20) == 0
+
+
+def test_a_follower_of_a_silent_server_ends_with_its_reader_and_costs_nothing(
+    devsup: Devsup, devsup_popen: DevsupPopen
+) -> None:
+    """`devsup logs -f | head -1`, or an agent that was killed: nobody would ever end the follower."""
+    devsup("start", "c", "--", *server_argv("web", "--port", free_port(), "--lines", 3))
+    for flags in ([], ["--json"]):
+        follower = devsup_popen("logs", "c", "-f", *flags)
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert hear(follower)
+        process = psutil.Process(follower.pid)
+        spent = process.cpu_times()
+        with pytest.raises(subprocess.TimeoutExpired):
+            follower.wait(8)  # it waits, and so do we, for as long as the clock ticks are too coarse
+        now = process.cpu_times()
+        assert now.user + now.system - spent.user - spent.system <= 0.03
+        follower.stdout.close()
+        assert follower.wait(2) == 0
+        assert follower.stderr.read() == ""
+    assert devsup("stop", "c").code == 0
+
+
+@pytest.mark.parametrize("verb", ["list", "status", "url", "logs", "logs -f", "start", "stop"])
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["plain", "json"])
+def test_at_a_terminal_a_full_disk_is_one_line(
+    verb: str, flags: list[str], devsup: Devsup, project: Path
+) -> None:
+    """Its stdout is a file on a full disk, stderr a terminal: Rich draws, and must not say so itself."""
+    port = free_port()
+    web = ["web", "--port", port, "--", *server_argv("web", "--lines", 3)]
+    devsup("start", *web)
+    words = [*flags, *verb.split(), *(web if verb == "start" else ["web"] if verb != "list" else [])]
+    master, slave = pty.openpty()
+    with open("/dev/full", "w") as full:
+        done = subprocess.Popen(
+            devsup_argv(*words),
+            cwd=project,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=slave,
+            env=with_changes({"TERM": "xterm-256color"}),
+        )
+    os.close(slave)
+    seen = b""
+    try:
+        while chunk := os.read(master, 4096):
+            seen += chunk
+    except OSError:
+        pass  # how a pseudo-terminal says that nobody has it open any more
+    os.close(master)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r", "")
+    devsup("stop", "web")
+    assert done.wait(20) == 1
+    assert text.endswith("error: the answer could not be written: No space left on device\n")
+    # All before it was the spinner, which is wiped away.
+    assert "Traceback" not in text
+    assert text.count("error") == 1
 
 
 def test_a_pipe_that_does_not_block_gets_the_whole_answer(devsup: Devsup, project: Path) -> None:

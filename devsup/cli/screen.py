@@ -7,6 +7,7 @@ its own, on stderr only, and is gone before anything else is written.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -58,18 +59,16 @@ def run(call: Call) -> Answer:
 
 def show(answer: Answer) -> int:
     """Write ``answer`` and return its exit status."""
-    out = _console(sys.stdout)
+    out = _Page(sys.stdout)
     if isinstance(answer.data, LogPage):
         text = masking.text(answer.data.text)
-    elif isinstance(answer.data, ServerList) and out.is_terminal:
-        with out.capture() as drawn:
-            out.print(_listed(answer.data, projects=answer.everywhere))
-        text = drawn.get()
+    elif isinstance(answer.data, ServerList) and out.console.is_terminal:
+        text = out.drawn(_listed(answer.data, projects=answer.everywhere))
     else:
-        text = _lines(out, plain.render(answer), _highlight(answer))
+        text = out.lines(plain.render(answer), _highlight(answer))
     failed = answers.write(text)
     talk = {"error:": "bold red", "hint:": "bold", "note:": "dim"}
-    answers.write(_lines(_console(sys.stderr), plain.talk(answer), talk), sys.stderr)
+    answers.write(_Page(sys.stderr).lines(plain.talk(answer), talk), sys.stderr)
     return failed or answer.exit_code
 
 
@@ -126,9 +125,20 @@ def _highlight(answer: Answer) -> dict[str, str]:
     return {str(server.state.value): _COLOURS.get(server.state, "dim") for server in servers}
 
 
-def _lines(console: Console, text: str, styles: dict[str, str]) -> str:
-    """Return ``text`` as the console shows it; writing it is nothing that Rich says a failure of well."""
-    with console.capture() as drawn:
+class _Page:
+    """Draws for a stream without touching it: of a failing write Rich makes a traceback."""
+
+    def __init__(self, stream: Any) -> None:
+        self._paper = io.StringIO()
+        self.console = _console(self._paper, terminal=_console(stream).is_terminal)
+
+    def drawn(self, thing: Table | Text) -> str:
+        """Return ``thing`` as the stream shows it."""
+        self.console.print(thing)
+        return self._paper.getvalue()
+
+    def lines(self, text: str, styles: dict[str, str]) -> str:
+        """Return the lines of ``text`` with the first of the words of ``styles`` in each drawn so."""
         for line in text.splitlines():
             shown = Text(line)
             for word, style in styles.items():
@@ -137,12 +147,12 @@ def _lines(console: Console, text: str, styles: dict[str, str]) -> str:
                     shown.stylize(style, at, at + len(word))
                     break
             # A long path or url stays one line: the terminal folds it, and it can still be copied.
-            console.print(shown, soft_wrap=True)
-    return drawn.get()
+            self.console.print(shown, soft_wrap=True)
+        return self._paper.getvalue()
 
 
-def _console(stream: Any) -> Console:
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
+def _console(stream: Any, *, terminal: bool | None = None) -> Console:
+    return Console(file=stream, force_terminal=terminal, highlight=False, markup=False, emoji=False)
 
 
 class _Waiting:
