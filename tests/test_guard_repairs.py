@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -105,6 +106,27 @@ def test_a_restart_survives_the_removal_of_its_folders(devsup: Devsup, home: Pat
     assert restarted.data["server"]["generation"] > 1
     assert restarted.notes == []
     assert "kept" in fetch(f"{restarted.data['server']['url']}/self")[1]
+    assert devsup("stop", "web", "--json").code == 0
+
+
+def test_a_guard_that_asked_over_http_sleeps_when_it_has_its_answer(devsup: Devsup, project: Path) -> None:
+    """The probe's descriptor number may go to the listener's next: that is no exit, and nothing to look for."""
+    binary = project / "node_modules" / ".bin" / "next"
+    binary.parent.mkdir(parents=True)
+    (project / "app").mkdir()
+    (project / "package.json").write_text('{"scripts": {"dev": "next dev"}, "dependencies": {"next": "16"}}')
+    words = " ".join(f"'{word}'" for word in server_argv("next_like"))
+    binary.write_text(f'#!/bin/sh\nshift\nexec {words} "$@"\n')
+    binary.chmod(0o755)
+    devsup("start", "web", "--port", free_port(), "--json")
+    status = Path(f"/proc/{server(devsup)['guard_pid']}/status")
+
+    def switches() -> int:
+        return sum(int(line.split()[1]) for line in status.read_text().splitlines() if "ctxt_sw" in line)
+
+    before = switches()
+    select.select([], [], [], 1.5)  # what is measured: that nothing happens in this time
+    assert switches() - before <= 2
     assert devsup("stop", "web", "--json").code == 0
 
 

@@ -135,7 +135,7 @@ class Guard:
         found = self.watch.advance(ready)
         if found is not None:
             self._serve(found)
-        self._see_listener(ready)
+        self._see_listener()
         self._keep_time()
 
     def _timeout(self) -> float | None:
@@ -177,11 +177,12 @@ class Guard:
             self.handles.forget("leader")
             _log(f"leader {self.leader.pid} ended: exit code {self.left.code}, signal {self.left.signal}")
 
-    def _see_listener(self, ready: set[int]) -> None:
+    def _see_listener(self) -> None:
         if self.listener is None or self.state not in (State.READY, State.UNHEALTHY):
             return
         handle = self.handles.get("listener")
-        gone = handle in ready if handle is not None else not _lives(self.listener.pid)
+        # Asked afresh: the number of a descriptor that was ready may have gone to this one in the same turn.
+        gone = system.has_exited(handle) if handle is not None else not _lives(self.listener.pid)
         if gone and self.lost_at is None and self.watch.due is None:
             self.handles.forget("listener")
             self.lost_at = time.monotonic()
