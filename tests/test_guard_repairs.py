@@ -110,7 +110,7 @@ def test_a_restart_survives_the_removal_of_its_folders(devsup: Devsup, home: Pat
 
 
 def test_a_guard_that_asked_over_http_sleeps_when_it_has_its_answer(devsup: Devsup, project: Path) -> None:
-    """The probe's descriptor number may go to the listener's next: that is no exit, and nothing to look for."""
+    """The probe's descriptor number may go to the listener's next: that is no exit, nothing to look for."""
     binary = project / "node_modules" / ".bin" / "next"
     binary.parent.mkdir(parents=True)
     (project / "app").mkdir()
