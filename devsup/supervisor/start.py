@@ -26,9 +26,11 @@ from devsup.errors import (
     LimitReached,
     LockTimeout,
     NameTaken,
+    PortTaken,
     RegistryUnusable,
     StoppedMeanwhile,
     Terminated,
+    UnmanagedRunning,
 )
 from devsup.guard import job as jobs
 from devsup.guard.spawn import ADOPT, START
@@ -250,8 +252,14 @@ class Starter:
             alive = life(row) if row is not None else Life.DEAD
             if row is not None and alive not in _OVER:
                 return None
-            preflight.refuse_doubles(self.home, self.plan)
-            reserved = self._reserve(dead=[row] if row is not None and alive is Life.DEAD else [])
+            try:
+                preflight.refuse_doubles(self.home, self.plan)
+                reserved = self._reserve(dead=[row] if row is not None and alive is Life.DEAD else [])
+            except (NameTaken, PortTaken, UnmanagedRunning):
+                row = self._find()
+                if row is None or life(row) in _OVER:
+                    raise
+                reserved = None  # the folder's server, started under another name and so under another lock
             if reserved is None:
                 return None
             hearing = self._spawn(reserved, executable)
