@@ -645,10 +645,12 @@ def test_a_transaction_that_fails_changes_nothing(registry: Registry) -> None:
         raise ZeroDivisionError
 
     with registry.connection():
+        assert registry.rows() == [row]
         with pytest.raises(ZeroDivisionError):
             registry.regenerate("a1", row.generation, fail)
-        assert registry.row("a1") == row
+        assert registry.rows() == [row]
         assert registry.ended(id="a1") == []
+        assert registry.update("a1", row.generation, event="ready")
     with pytest.raises(ZeroDivisionError):
         registry.regenerate("a1", row.generation, fail)
     assert registry.row("a1") == row
@@ -686,6 +688,24 @@ def test_nothing_stays_open(registry: Registry) -> None:
         "registry.db",
         "registry.lock",
     ]
+
+
+def test_a_connection_is_closed_before_its_lock(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the two somebody could put another file in its place, under SQLite's hands."""
+    reserve(registry, make_row("a1"))
+    wals: list[bool] = []
+    real = locking.FileLock.close
+
+    def close(self: locking.FileLock) -> None:
+        wals.append(os.path.exists(registry.home.registry + "-wal"))
+        real(self)
+
+    monkeypatch.setattr(locking.FileLock, "close", close)
+    registry.touch("a1")
+    with registry.connection():
+        registry.touch("a1")
+        assert os.path.exists(registry.home.registry + "-wal")
+    assert wals == [False, False]  # the last connection takes the WAL along
 
 
 def test_threads_may_share_a_registry(registry: Registry) -> None:
