@@ -105,6 +105,7 @@ def test_the_server_of_a_container_that_has_ended_is_lost(
         [shown] = devsup("list", "--json").data["servers"]
         assert (shown["id"], shown["state"]) == (server["id"], "lost")
         assert devsup("status", "boxed", "--json").data["server"]["state"] == "lost"
+        assert "does not run (lost)" in devsup("wait", "boxed", "--json").error["message"]
         if finish == "stop":
             [result] = devsup("stop", "boxed", "--json").data["results"]
             assert result["outcome"] == "already_stopped"

@@ -292,7 +292,7 @@ class Supervisor:
             row, alive = ready.follow_down(registry, row, alive, deadline=began + timeout, ticker=ticker)
         elif alive in (Life.ENDED, Life.DEAD):
             raise NotFound(
-                f"`{row.session}` does not run ({row.state.value})",
+                f"`{row.session}` does not run ({server_of(row, alive).state.value})",
                 hint=f"devsup restart {row.app or row.session}",
             )
         elif alive is not Life.FOREIGN and server_of(row, alive).state not in (State.RUNNING, State.READY):
