@@ -23,6 +23,7 @@ from devsup.registry import (
     SessionBusy,
     Snapshot,
     frozen,
+    locking,
     opening,
     transactions,
 )
