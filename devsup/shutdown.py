@@ -19,7 +19,7 @@ from devsup.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from devsup.system import Listener, ProcessInfo
     from devsup.tree import Tree
@@ -37,6 +37,8 @@ PORT_BUDGET = 2.0
 _LOOK_AGAIN = 0.25
 #: Poll interval for what has no descriptor to wait on.
 _PAUSE = 0.005
+#: Processes that are waited on at once: descriptors are few (256 on macOS), and every look needs some too.
+_WAIT_ON = 32
 #: What Next.js starts at its end to send telemetry: gone in a moment, and nobody's business.
 _FLUSH = "telemetry/detached-flush"
 
@@ -93,7 +95,7 @@ class _Shutdown:
         self.known: dict[int, ProcessInfo] = {}
         self.left: dict[int, ProcessInfo] = {}
         self.inodes = {tree.listener[1]} if tree.listener is not None else set()
-        self.handles: dict[int, int | None] = {}
+        self.handles: dict[int, int] = {}
         self.termed_at: int | None = None
         #: The sessions that were there when the TERM was sent.
         self.sessions: set[int] = set()
@@ -124,9 +126,7 @@ class _Shutdown:
             held = self._wait_for_sockets()
             self._name_detached()
         finally:
-            for handle in self.handles.values():
-                if handle is not None:
-                    os.close(handle)
+            self._let_go(())
         return Ended(
             signals=signals,
             escalated=escalated,
@@ -216,27 +216,37 @@ class _Shutdown:
         return []
 
     def _wait_for_exit(self, alive: list[ProcessInfo], seconds: float) -> None:
+        """Wait until one of them ends, at most so long; where nothing tells of that, for a moment."""
+        some = alive[:_WAIT_ON]
+        self._let_go({info.pid for info in some})
         poll = select.poll()
-        for info in alive:
+        for info in some:
             handle = self._handle(info)
             if handle is None:
-                # Nothing to wait on (no pidfd here, or it has just gone): look again soon.
+                # No pidfd here, no descriptor left for it, or it has just gone: look again soon.
                 select.select([], [], [], _PAUSE)
                 return
             poll.register(handle, select.POLLIN)
         poll.poll(seconds * 1e3)
 
     def _handle(self, info: ProcessInfo) -> int | None:
-        if info.pid in self.handles:
-            handle = self.handles[info.pid]
-            return handle if handle is not None and not _readable(handle) else None
-        who = identity.of(info.pid)
+        handle = self.handles.get(info.pid)
+        if handle is not None:
+            return None if _readable(handle) else handle
         try:
+            who = identity.of(info.pid)
             handle = identity.wait_handle(who) if who is not None and who.ticks == info.ticks else None
         except OSError:
-            handle = None  # this system has no such thing
-        self.handles[info.pid] = handle
+            self._let_go(())
+            return None
+        if handle is not None:
+            self.handles[info.pid] = handle
         return handle
+
+    def _let_go(self, but: Collection[int]) -> None:
+        """Wait on nobody any more but on those."""
+        for pid in [pid for pid in self.handles if pid not in but]:
+            os.close(self.handles.pop(pid))
 
     def _wait_for_sockets(self) -> bool:
         """Wait until the tree's listening sockets are closed; tell whether one was still there at the end."""

@@ -16,7 +16,7 @@ from devsup import identity, shutdown, system
 from devsup import tree as trees
 from devsup.tree import Tree
 from tests.serving import LINUX_ONLY, Servers, alive, pid_at, process, script
-from tests.support import free_port, hear, is_listening, processes_of, server_argv, wait_until
+from tests.support import devsup_argv, free_port, hear, is_listening, processes_of, server_argv, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +104,36 @@ def test_who_tidies_up_within_the_grace_is_left_to_do_it(servers: Servers) -> No
     assert result["ms"] >= 500
     assert (servers.project / "tidied").exists()
     assert servers.find("web")["exit_code"] == 0
+    servers.nothing_is_left(port)
+
+
+CROWD = """
+import os
+from stand_in import listen, on, pause, serve, sleep_forever, wanted_port
+listener = listen(wanted_port())
+for number in range(100):
+    if os.fork() == 0:
+        listener.close()
+        if number % 5 == 0:
+            os.setsid()
+        on(15, lambda: (pause(0.3), os._exit(0)))
+        sleep_forever()
+on(15, lambda: os._exit(0))
+serve(listener)
+"""
+
+
+@pytest.mark.parametrize("descriptors", [24, 1024])
+def test_a_crowd_is_ended_also_with_few_descriptors(servers: Servers, descriptors: int) -> None:
+    """One to wait on each process would be more than there are, and then nobody could be signalled."""
+    port = free_port()
+    args = servers.start_args("web", *script(servers.project, "crowd", CROWD), port=port)
+    few = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh"]
+    assert servers.run(*few, *devsup_argv(*args)).data["server"]["state"] == "ready"
+    wait_until(lambda: len(servers.members("web")) == 101)
+    result = servers.stop("web", "--grace", "20")
+    assert (result["outcome"], result["signals"], result["survivors"]) == ("stopped", ["SIGTERM"], [])
+    assert 300 <= result["ms"] < 15_000
     servers.nothing_is_left(port)
 
 

@@ -112,6 +112,7 @@ class Guard:
             except (DevsupError, sqlite3.Error, OSError) as error:
                 # A look that failed (no descriptor left, say) is no reason to leave the server alone.
                 _log(f"went on after: {error!r}")
+                self.asked_to_stop = self.asked_to_stop or self.state is State.STOPPING
                 select.select([self.wake_read], [], [], _UNTOLD)
         return 0
 
