@@ -81,9 +81,13 @@ class FileLock:
 
         The shared lock is let go first: two that both held on to it would wait for each other.
         """
+        self.release()
+        self._take(fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """Let others have the lock; it can be taken again."""
         if self._descriptor >= 0:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._take(fcntl.LOCK_EX)
 
     def _take(self, operation: int) -> None:
         if self._descriptor < 0:

@@ -85,8 +85,11 @@ def open_database(
             lock.share()
             seen = _look(home)
             if seen is None:
-                if not write and lock.stamp is None and not rebuild():
-                    return None
+                if not write and lock.stamp is None:
+                    # A look at every process takes milliseconds in which nobody could make the registry.
+                    lock.release()
+                    if not rebuild():
+                        return None
                 _replace(lock, home, None, "it was gone", rebuild, warnings)
             elif seen != lock.stamp and not lock.read_only:
                 _settle(lock, home, seen, rebuild, warnings)

@@ -9,6 +9,7 @@ opened it; nothing here survives a fork.
 from __future__ import annotations
 
 import os
+import time
 from _thread import get_ident
 
 from devsup.errors import RegistryUnusable
@@ -32,6 +33,9 @@ __all__ = ["Transactions"]
 
 #: A registry that is damaged again right after it was rebuilt is somebody's work, or a broken disk.
 _ATTEMPTS = 3
+#: Seconds for which "nothing was ever started" stands while no registry appears: it takes a look at every
+#: process to find that out, and a hundred starts at once ask it every 20 ms.
+_VACANT = 1.0
 
 
 class Transactions:
@@ -52,6 +56,7 @@ class Transactions:
         self._rebuild = rebuild or self._from_the_living
         self._open: dict[int, Database | None] = {}
         self._inside: set[int] = set()
+        self._vacant_until = 0.0
 
     def _from_the_living(self) -> list[Row]:
         # Imported where it is needed: `list` should not pay for it. A guard imports it at its start, since
@@ -110,9 +115,13 @@ class Transactions:
 
     def _connect(self, me: int, *, write: bool, any_schema: bool) -> Database | None:
         self._drop(me)
+        if not write and time.monotonic() < self._vacant_until and not os.path.lexists(self.home.registry):
+            return None
         db = open_database(
             self.home, write=write, any_schema=any_schema, rebuild=self._rebuild, warnings=self.warnings
         )
+        if db is None:
+            self._vacant_until = time.monotonic() + _VACANT
         if me in self._open:
             self._open[me] = db
         return db
