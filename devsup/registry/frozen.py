@@ -151,6 +151,10 @@ def record_child(db: Database, server: str, generation: int, leader: Identity, g
     return bool(found)
 
 
+#: The statements of `update` by the columns they set: putting one together costs a tenth of its execution.
+_updates: dict[tuple[str, ...], str] = {}
+
+
 def update(
     db: Database,
     server: str,
@@ -165,9 +169,13 @@ def update(
 
     Without an event it is a single statement.
     """
-    columns = ", ".join([f"{name} = ?" for name in values]) or "live = live"
-    unclaimed = " AND stop IS NULL" if "state" in values else ""
-    statement = f"UPDATE runs SET {columns} WHERE id = ? AND generation = ? AND live = 1{unclaimed}"
+    columns = tuple(values)
+    statement = _updates.get(columns)
+    if statement is None:
+        set_to = ", ".join(f"{name} = ?" for name in columns) or "live = live"
+        unclaimed = " AND stop IS NULL" if "state" in values else ""
+        statement = f"UPDATE runs SET {set_to} WHERE id = ? AND generation = ? AND live = 1{unclaimed}"
+        _updates[columns] = statement
     bound = (*values.values(), server, generation)
     if event is None:
         return db.execute(statement, bound).rowcount > 0
