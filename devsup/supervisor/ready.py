@@ -170,7 +170,7 @@ def conclude(registry: Registry, row: Row, *, wait: bool, failures: Sequence[Seq
         raise ended_error(now, failures)
     if alive in (Life.DEAD, Life.ORPHANED):
         return None
-    if wait and now.state is State.STARTING:
+    if wait and now.state in (State.STARTING, State.RESTARTING):
         raise _not_ready(registry, now)
     if now.state is State.STOPPING:
         raise StoppedMeanwhile(

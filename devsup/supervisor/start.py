@@ -359,11 +359,11 @@ class Starter:
         """Start the guard; return once the server is recorded, or its guard has ended."""
         try:
             hearing = launch_guard(self.home, row, self.plan, executable, self.environ, mode=START)
-        except OSError as error:
-            self._withdraw(row)
-            raise _unwritable(self.home, error) from error
-        except DevsupError:
-            self._withdraw(row)
+        except (OSError, DevsupError) as error:
+            if not self._withdraw(row):
+                raise ready.stopped_before(row) from error  # its files went with it
+            if isinstance(error, OSError):
+                raise _unwritable(self.home, error) from error
             raise
         # A reservation that no guard has claimed would be a dead caller's when this one ends.
         heard = hearing.wait("l", max(self.deadline, time.monotonic() + _HAND_OVER))
@@ -398,8 +398,9 @@ class Starter:
                 if hearing.ended or time.monotonic() >= self.deadline:
                     break
             trace.step(f"the guard said {hearing.steps!r}")
-        if self.wait and hearing.ended and "r" not in hearing.steps:
-            # The pipe of a guard that is killed is closed a moment before it counts as dead.
+        if self.wait and time.monotonic() < self.deadline:
+            # What was heard may be over: a restart has begun since, or the guard is being killed, whose pipe
+            # is closed a moment before it counts as dead.
             now = ready.follow(
                 self.registry, row, deadline=self.deadline, ticker=self.ticker, failures=self._failures()
             )
