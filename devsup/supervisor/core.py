@@ -92,12 +92,12 @@ class Supervisor:
         :raises ExitedEarly, StoppedMeanwhile: it is not there any more
         :raises NotReady: the deadline is over; it goes on starting
         """
-        from devsup.supervisor.start import Starter
-
         deadline = time.monotonic() + timeout
         environ = os.environ if environ is None else environ
         given = [*command] if command else None
         try:
+            from devsup.supervisor.start import Starter
+
             plan = self._plan(app, given, port=port, env=env, environ=environ)
             ensure_home(self.home)
         except KeyboardInterrupt:
