@@ -81,9 +81,7 @@ def page(
     """
     budget = DEFAULT_MAX_BYTES if max_bytes is None else min(max_bytes, MAX_PAGE)
     if budget < 1:
-        raise UsageError(
-            f"`--max-bytes` is {budget}, and a page needs 1 at least", hint="devsup logs --help"
-        )
+        raise UsageError(f"`--max-bytes` is {budget}, and a page needs 1 at least", hint="devsup logs --help")
     if lines is not None and lines < 0:
         raise UsageError(f"the number of lines is {lines}, less than none", hint="devsup logs --help")
     if after is None:
