@@ -17,11 +17,8 @@ own:
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,27 +27,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from devsup import Supervisor, identity, system
+from devsup import system
 from devsup.errors import DevsupError
-from devsup.models import ENDED_STATES, Outcome, Server, State
-from devsup.paths import Home
-from devsup.registry import Registry
-from tests.support import (
-    ROOT,
-    SERVERS,
-    Found,
-    clean_environment,
-    end_all,
-    free_port,
-    is_listening,
-    processes_of,
-    wait_until,
-)
+from devsup.models import ENDED_STATES, Outcome, State
+from tests.racing import Caller, World, settle
+from tests.support import is_listening, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["SCENES", "Cell", "Scene", "Step", "World", "pairs", "run", "sample", "steps_of", "table"]
+__all__ = ["SCENES", "Cell", "Scene", "Step", "pairs", "run", "sample", "steps_of", "table"]
 
 #: Seconds in which the next start must be through: it never has to wait for a deadline that somebody left.
 PROMPT = 10.0
@@ -67,87 +53,18 @@ class Step(NamedTuple):
         return f"{self.role}: {self.name}" + (f" ({self.nth})" if self.nth > 1 else "")
 
 
-class World:
-    """One home, one project and its one app, which listens on a port of its own."""
+class _World(World):
+    """A world whose processes are killed."""
 
     _ports: list[int] = []  # noqa: RUF012 - shared: a port that was proven free again is given to the next
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.home = folder / "home"
-        self.project = folder / "project"
-        self.project.mkdir()
-        (self.project / "devsup.toml").touch()
+    def __init__(self) -> None:
         try:
-            self.port = self._ports.pop()
+            port: int | None = self._ports.pop()
         except IndexError:
-            self.port = free_port()
-        self.command = [sys.executable, "-SE", str(SERVERS / "web.py")]
-        self.environment = clean_environment(os.environ, self.home)
-        self.arm = folder / "arm"
-        self.registry = Registry(Home(str(self.home)))
-
-    def __enter__(self) -> World:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        end_all(self.processes)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    @property
-    def devsup(self) -> Supervisor:
-        """The API on this world, from this process: the commands that come after a kill."""
-        return Supervisor(str(self.project), str(self.home))
-
-    def start(self) -> Any:
-        """Start the app through the API."""
-        return self.devsup.start(
-            "web", command=self.command, port=self.port, timeout=30, environ=self.environment
-        )
-
-    def arguments(self, verb: str) -> list[str]:
-        """Return the command line of ``verb`` for the app."""
-        if verb == "start":
-            return [
-                "start",
-                "web",
-                "--json",
-                "--timeout",
-                "30",
-                "--port",
-                str(self.port),
-                "--",
-                *self.command,
-            ]
-        return [verb, "web", "--json"]
-
-    def drive(self, verb: str, plan: Sequence[dict[str, Any]] = ()) -> Caller:
-        """Run a devsup command that carries out ``plan``, and so does a guard that it starts."""
-        environment = self.environment | {"STEPS": json.dumps(plan)}
-        if any(one["role"] != "command" for one in plan):
-            environment["STEPS_SHIM"] = str(self.shim())
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "stepped.py"), *self.arguments(verb)],
-            cwd=self.project,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return Caller(done.returncode, done.stdout, done.stderr)
-
-    def shim(self) -> Path:
-        """Return a file that can be executed in the place of the interpreter, for guards."""
-        path, script = self.folder / "python", ROOT / "tests" / "stepped.py"
-        path.write_text(
-            f"#!{sys.executable} -IS\n"
-            f"import sys\nsys.argv[0] = file = {str(script)!r}\n"
-            "exec(compile(open(file).read(), file, 'exec'), {'__name__': '__main__', '__file__': file})\n"
-        )
-        path.chmod(0o700)
-        return path
+            port = None
+        super().__init__(Path(os.path.realpath(tempfile.mkdtemp(prefix="dk-"))), port)
+        self.arm = self.folder / "arm"
 
     def kills(self, steps: Sequence[Step]) -> list[dict[str, Any]]:
         """Return the plan that kills at ``steps``."""
@@ -161,45 +78,6 @@ class World:
         """Return how many were killed until now."""
         return len(list(self.folder.glob("killed-*")))
 
-    # -- what is true --------------------------------------------------------------------------------
-
-    def processes(self) -> list[Found]:
-        """Return every living process of this world."""
-        return processes_of(self.home)
-
-    def servers(self) -> set[int]:
-        """Return the pids of the living servers: what has executed its command."""
-        return {one.pid for one in self.processes() if str(SERVERS) in one.command and not _is_guard(one)}
-
-    def guards(self) -> set[int]:
-        """Return the pids of the living guards (and of what has forked from one and not yet executed)."""
-        return {one.pid for one in self.processes() if _is_guard(one)}
-
-    def list(self) -> list[Server]:
-        """Return what `list` shows."""
-        return self.devsup.list().servers
-
-
-def _is_guard(one: Found) -> bool:
-    return "devsup/guard/__main__.py" in one.command
-
-
-class Caller(NamedTuple):
-    """What a driven command said."""
-
-    code: int
-    out: str
-    err: str
-
-    def __str__(self) -> str:
-        if self.code == -signal.SIGKILL:
-            return "killed"
-        try:
-            document = json.loads(self.out)
-        except ValueError:
-            return f"exit {self.code}"
-        return "ok" if document["ok"] else f"{document['error']['code']} ({self.code})"
-
 
 # -- scenes ----------------------------------------------------------------------------------------
 
@@ -210,37 +88,38 @@ class Scene(NamedTuple):
     name: str
     #: Who can be killed in it.
     roles: tuple[str, ...]
-    prepare: Callable[[World, list[dict[str, Any]]], None]
-    act: Callable[[World, list[dict[str, Any]]], Caller]
+    prepare: Callable[[_World, list[dict[str, Any]]], None]
+    act: Callable[[_World, list[dict[str, Any]]], Caller]
 
 
-def _nothing(world: World, plan: list[dict[str, Any]]) -> None:
+def _nothing(world: _World, plan: list[dict[str, Any]]) -> None:
     del world, plan
 
 
-def _served(world: World, plan: list[dict[str, Any]]) -> None:
+def _served(world: _World, plan: list[dict[str, Any]]) -> None:
     """Have the server run; its guard obeys ``plan`` from the moment that the act begins."""
     guards = [{**one, "arm": str(world.arm)} for one in plan if one["role"] != "command"]
     assert world.drive("start", guards).code == 0
 
 
-def _orphaned(world: World, plan: list[dict[str, Any]]) -> None:
+def _orphaned(world: _World, plan: list[dict[str, Any]]) -> None:
     """Have the server run with its guard dead."""
     del plan
-    server = world.start().server
-    os.kill(server.guard_pid, signal.SIGKILL)
+    guard = world.start().server.guard_pid
+    assert guard is not None
+    os.kill(guard, signal.SIGKILL)
     wait_until(lambda: not world.guards(), 5)
 
 
-def _driven(verb: str) -> Callable[[World, list[dict[str, Any]]], Caller]:
-    def act(world: World, plan: list[dict[str, Any]]) -> Caller:
+def _driven(verb: str) -> Callable[[_World, list[dict[str, Any]]], Caller]:
+    def act(world: _World, plan: list[dict[str, Any]]) -> Caller:
         world.arm.touch()
         return world.drive(verb, plan)
 
     return act
 
 
-def _crash(world: World, plan: list[dict[str, Any]]) -> Caller:
+def _crash(world: _World, plan: list[dict[str, Any]]) -> Caller:
     """Kill the server itself: its guard has to sweep up and say so."""
     del plan
     (pid,) = world.servers()
@@ -250,7 +129,7 @@ def _crash(world: World, plan: list[dict[str, Any]]) -> Caller:
     return Caller(0, "", "")
 
 
-def _stop_behind_dead_stop(world: World, plan: list[dict[str, Any]]) -> None:
+def _stop_behind_dead_stop(world: _World, plan: list[dict[str, Any]]) -> None:
     """Have a server whose stop was claimed by a command that was killed before it asked the guard."""
     del plan
     world.start()
@@ -258,7 +137,7 @@ def _stop_behind_dead_stop(world: World, plan: list[dict[str, Any]]) -> None:
     assert world.drive("stop", world.kills([step])).code == -signal.SIGKILL
 
 
-def _reserved(world: World, plan: list[dict[str, Any]]) -> None:
+def _reserved(world: _World, plan: list[dict[str, Any]]) -> None:
     """Have the reservation of a command that was killed before it started a guard."""
     del plan
     step = Step("command", "spawn: posix_spawn", 1)
@@ -285,7 +164,7 @@ SCENES = {
 
 def steps_of(scene: Scene) -> list[Step]:
     """Return all steps of an undisturbed run, in their order."""
-    with _world() as world:
+    with _World() as world:
         trace = world.folder / "trace"
         plan = [{"role": role, "do": "trace", "path": str(trace)} for role in scene.roles]
         scene.prepare(world, [one for one in plan if one["role"] != "command"])
@@ -345,7 +224,7 @@ class Cell(NamedTuple):
 
 def run(scene: Scene, steps: Sequence[Step], *, start_again: bool) -> Cell:
     """Kill at ``steps`` of ``scene``, then start again or only look; and stop in any case."""
-    with _world() as world:
+    with _World() as world:
         plan = world.kills(steps)
         scene.prepare(world, [one for one in plan if one["role"] != "command"])
         caller = scene.act(world, plan)
@@ -365,7 +244,7 @@ def run(scene: Scene, steps: Sequence[Step], *, start_again: bool) -> Cell:
 class _Look:
     """The commands that come after a kill, and everything about them that is not as it must be."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: _World) -> None:
         self.world = world
         self.problems: list[str] = []
         self.listed = self.then = ""
@@ -416,22 +295,12 @@ class _Look:
 
     def settle(self) -> None:
         world = self.world
-        _wait_a_moment(self._is_settled, 5)
+        settle(world)
         shown = world.list()
         living = {one.pid for one in shown if one.state not in ENDED_STATES and one.pid is not None}
         alive = world.servers()
         self.then = ", ".join(server.state.value for server in shown) or "nothing"
         self.must(living == alive, f"list shows {living} ({self.then}), alive are {alive}")
-
-    def _is_settled(self) -> bool:
-        """Tell whether every guard has found its row, and every row what becomes of it."""
-        rows = self.world.registry.rows()
-        if self.world.guards() != {
-            row.guard.pid for row in rows if row.guard and not identity.is_gone(row.guard)
-        }:
-            return False
-        passing = (State.STARTING, State.RESTARTING, State.STOPPING)
-        return not any(row.guard and not identity.is_gone(row.guard) and row.state in passing for row in rows)
 
     def stop(self) -> None:
         world, registry = self.world, self.world.registry
@@ -452,7 +321,7 @@ class _Look:
         shown = world.list()
         self.must(not shown, f"list after stop: {shown}")
         if gone and not is_listening(world.port):
-            World._ports.append(world.port)
+            _World._ports.append(world.port)
 
     def _jobs(self) -> list[str]:
         folder = self.world.home / "servers"
@@ -464,10 +333,6 @@ def _wait_a_moment(condition: Callable[[], bool], timeout: float) -> bool:
         return wait_until(condition, timeout, pause=0.005)
     except AssertionError:
         return False
-
-
-def _world() -> World:
-    return World(Path(os.path.realpath(tempfile.mkdtemp(prefix="dk-"))))
 
 
 # -- all of it -------------------------------------------------------------------------------------

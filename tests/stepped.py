@@ -15,11 +15,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from tests.steps import install
 
+GUARD = os.path.join("devsup", "guard", "__main__.py")
 
-def guard() -> None:
-    """Be what ``python -I -S FILE ARGUMENT...`` would be."""
+
+def guard(at: int) -> None:
+    """Be what ``python FLAG... FILE ARGUMENT...`` would be; ``at`` is where that file stands."""
     del sys.path[0]
-    sys.argv = sys.argv[3:]
+    sys.argv = sys.argv[at:]
     install("guard")
     runpy.run_path(sys.argv[0], run_name="__main__")
 
@@ -36,4 +38,6 @@ def command() -> None:
 
 
 if __name__ == "__main__":
-    (guard if sys.argv[1:3] == ["-I", "-S"] else command)()
+    # Behind the interpreter's flags: a command's own arguments come later and are no guard's file.
+    place = next((at for at, word in enumerate(sys.argv[:4]) if word.endswith(GUARD)), 0)
+    guard(place) if place else command()

@@ -6,9 +6,10 @@ a statement, a fork, a signal, a poll), made by a function of devsup. Its name s
 `Guard._end > Transactions._transact: execute`. Something is done to the process *before* the call; what comes
 after the last one cannot be told from the end of the process.
 
-Loaded by an isolated interpreter too, so it imports nothing of the package. The plan comes in the environment
-variable `STEPS`: JSON, a list of objects ``{"role", "step", "nth", "do", "path"}``. Roles: ``command`` is a
-devsup command, ``guard`` its guard, ``child`` the server's first process until it executes its command.
+The plan comes in the environment variable `STEPS`: JSON, a list of objects ``{"role", "step", "nth", "do",
+"path"}``. Roles: ``command`` is a devsup command, ``guard`` its guard, ``child`` the server's first process
+until it executes its command. ``step`` may leave out the part before the `>`. Loaded by an isolated
+interpreter too, so this imports nothing of the package.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class _Steps:
                 continue
             if one["do"] == "trace":
                 _append(one["path"], f"{self.role}\t{step}\t{nth}\n")
-            elif one["step"] == step and one["nth"] == nth:
+            elif one["step"] in (step, step.rpartition("> ")[2]) and one["nth"] == nth:
                 self.done.add(index)
                 _do(one)
 
