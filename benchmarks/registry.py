@@ -272,11 +272,16 @@ def _together(root: str, how: str) -> tuple[float, float]:
             assert one.stdout is not None
             assert one.stdout.readline() == "ready\n"
         gun = f"{time.time() + 0.2}\n"
-        answers = [one.communicate(gun, timeout=60)[0].split() for one in crowd]
+        for one in crowd:  # all of them, before any is waited for
+            assert one.stdin is not None
+            one.stdin.write(gun)
+            one.stdin.flush()
+        answers = [one.communicate(timeout=60)[0].split() for one in crowd]
     finally:
         for one in crowd:
             one.kill()
             one.wait()
+    assert all(int(done) for done, _ in answers)
     return sum(int(done) for done, _ in answers) / CROWD, max(float(worst) for _, worst in answers)
 
 
