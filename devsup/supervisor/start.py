@@ -41,7 +41,7 @@ from devsup.supervisor import preflight, ready
 from devsup.supervisor.launching import launch_guard, tidy
 from devsup.supervisor.sandbox import dies_with_caller
 from devsup.supervisor.view import Life, life, server_of, tree_of
-from devsup.supervisor.waiting import Ticker, pause
+from devsup.supervisor.waiting import Changes, Ticker, pause
 from devsup.tree import MARKER
 
 TYPE_CHECKING = False
@@ -271,9 +271,11 @@ class Starter:
 
     def _lock(self, lock: FileLock) -> bool:
         """Take the session's lock; False as soon as the registry has something to join."""
+        changes = Changes(self.home)
         while not self._try(lock):
             self.ticker.tick(f"waiting for another start of `{self.plan.session}`")
-            row = self._find()
+            # Looking is not free: while there is no registry yet it keeps whoever makes it waiting.
+            row = self._find() if changes.any() else None
             if row is not None and life(row) not in _OVER:
                 return False
             if time.monotonic() >= self.deadline:
