@@ -657,24 +657,3 @@ def live_and_crash(servers: Servers, guard: dict[str, str], caller: dict[str, st
     wait_until(lambda: ends() == [("crashed", signal.SIGKILL)])
     servers.devsup("stop", "web", env=caller)
     servers.nothing_stays(port)
-
-
-@LINUX_ONLY
-def test_without_a_subreaper_the_end_of_a_background_command_is_seen(servers: Servers) -> None:
-    """It is nobody's child and listens nowhere: nothing tells the guard."""
-    code = """
-import os
-from stand_in import pause
-if os.fork() == 0:
-    os.setsid()
-    while not os.path.exists("leave"):
-        pause(0.01)
-"""
-    environment = {"DEVSUP_WITHOUT": "subreaper"}
-    server = servers.start("job", *script(servers.project, "quiet", code), env=environment)
-    assert server["state"] == "running"
-    assert len(servers.members("job")) == 1
-    (servers.project / "leave").touch()
-    assert servers.state_becomes("job", "exited")["exit_code"] == 0
-    servers.devsup("stop", "job")
-    servers.nothing_stays()

@@ -416,6 +416,26 @@ sys.exit(main(sys.argv[1:]))
     servers.nothing_stays()
 
 
+# -- a guard that nothing wakes --------------------------------------------------------------------
+
+
+@LINUX_ONLY
+def test_without_a_subreaper_the_end_of_a_background_command_is_seen(handover: Handover) -> None:
+    """It is nobody's child and listens nowhere; and no look for a listener shows it by the way."""
+    row = handover.reserve("/bin/sh", "-c", "while [ ! -e leave ]; do sleep 0.05; done &")
+    environ = {**os.environ, "DEVSUP_WITHOUT": "subreaper"}
+    with handover.guard(row, "loop.Watch.relax = loop.Watch.stop", environ) as hearing:
+        assert hearing.wait("r", time.monotonic() + 30)
+    now = handover.row(row)
+    assert now is not None
+    assert now.state is State.RUNNING
+    (handover.folder / "leave").touch()
+    wait_until(handover.nobody_is_left)
+    end = handover.row(row)
+    assert end is not None
+    assert (end.state, end.exit_code) == (State.EXITED, 0)
+
+
 # -- a guard that takes over -----------------------------------------------------------------------
 
 
