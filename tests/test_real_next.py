@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -108,13 +109,20 @@ def test_from_start_to_stop(either: Real) -> None:
     assert "GET /api/health 200" in more["text"]
     assert more["reset"] is more["truncated"] is more["ended"] is False
 
+    # Its own lock and port are free again in time.
+    newer = app.devsup("restart", "web", "--timeout", LONG, "--json").data["server"]
+    assert (newer["id"], newer["url"], newer["state"]) == (server["id"], server["url"], "ready")
+    assert newer["generation"] > server["generation"]
+    assert newer["pid"] != server["pid"]
+    assert not alive(listener)
+
     leave_in_time_wait(port, STATUS)
     seen = app.stop("web")
     assert (seen["outcome"], seen["signals"], seen["escalated"]) == ("stopped", ["SIGTERM"], False)
     assert (seen["survivors"], seen["left_running"], seen["port_free"]) == ([], [], True)
     app.nothing_is_left(port)
     assert app.find("web")["state"] == "stopped"
-    assert "GET /api/health 200" in app.devsup("logs", "web", "--json").data["text"]
+    assert "Next.js" in app.devsup("logs", "web", "--json").data["text"]
 
     # Without SO_REUSEADDR in the check, TIME_WAIT would refuse the port for up to a minute.
     assert in_time_wait(port)
@@ -189,6 +197,18 @@ def test_it_may_take_longer_than_its_caller_waits(web: Real) -> None:
     assert (ready["state"], ready["pid"]) == ("ready", starting["pid"])
     assert fetch(ready["url"] + STATUS, timeout=5)[0] == 200
     web.stop("web")
+    web.nothing_is_left(port)
+
+
+def test_a_stop_does_not_wait_for_a_request(web: Real) -> None:
+    """One that takes 30 seconds is under way, over a connection that stays open."""
+    port = free_port()
+    server = web.start("web", port=port)
+    with socket.create_connection(("127.0.0.1", port), timeout=LONG) as connection:
+        connection.sendall(b"GET /api/slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: "/api/slow" in web.log(server), LONG)
+        seen = web.stop("web")
+    assert (seen["outcome"], seen["signals"], seen["port_free"]) == ("stopped", ["SIGTERM"], True)
     web.nothing_is_left(port)
 
 
