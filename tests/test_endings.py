@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,3 +136,15 @@ def test_a_full_disk_does_not_keep_a_server_alive(
     wait_until(lambda: processes_of(small_disk / "home") == [])
     assert devsup("stop", "web", "--json").code == 0
     assert devsup("list", "--json").data["servers"] == []
+
+
+def test_a_server_is_found_and_ended_after_its_state_folder_was_deleted(devsup: Devsup, home: Path) -> None:
+    """No folder is not "nothing runs": the living carry their marker, and the registry comes back from it."""
+    port = free_port()
+    devsup("start", "web", "--port", port, "--json", "--", sys.executable, "-c", SERVE, port)
+    shutil.rmtree(home)
+    listed = devsup("list", "--json")
+    assert [one["session"] for one in listed.data["servers"]] == ["dev_server_web"]
+    [result] = devsup("stop", "--all", "--json").data["results"]
+    assert result["outcome"] == "stopped"
+    assert not is_listening(port)

@@ -24,7 +24,7 @@ from devsup.models import (
     StopResult,
     StopResults,
 )
-from devsup.paths import Home, check_home, ensure_home, find_home
+from devsup.paths import Home, ensure_home, find_home
 from devsup.registry import Registry
 from devsup.supervisor.view import Life, Sockets, life, server_of
 
@@ -143,8 +143,6 @@ class Supervisor:
 
     def _running(self, name: str | None) -> Row | None:
         """Return the server that was started under ``name`` with a command of its own."""
-        if not check_home(self.home):
-            return None
         rows = Registry(self.home).rows(scope=identity.here().key, project=self.project)
         return next(
             (row for row in rows if row.app == name and life(row) not in (Life.DEAD, Life.ENDED)), None
@@ -184,7 +182,7 @@ class Supervisor:
 
         rows: list[Row] = []
         registry = Registry(self.home)
-        if check_home(self.home) and everything:
+        if everything:
             scope = identity.here().key
             rows = [
                 row
@@ -203,15 +201,13 @@ class Supervisor:
         registry = Registry(self.home)
         project = None if everywhere else self.project
         notes: list[str] = []
-        servers: list[Server] = []
-        if check_home(self.home):
-            rows, history, elsewhere = self._snapshot(registry, project, ended=ended)
-            sockets = Sockets([row for row, _ in rows])
-            servers = [server_of(row, alive, sockets) for row, alive in rows]
-            servers += [server_of(row, Life.ENDED) for row in history]
-            if elsewhere and not everywhere:
-                what = "server runs" if elsewhere == 1 else "servers run"
-                notes.append(f"{elsewhere} {what} in other projects: devsup list --everywhere")
+        rows, history, elsewhere = self._snapshot(registry, project, ended=ended)
+        sockets = Sockets([row for row, _ in rows])
+        servers = [server_of(row, alive, sockets) for row, alive in rows]
+        servers += [server_of(row, Life.ENDED) for row in history]
+        if elsewhere and not everywhere:
+            what = "server runs" if elsewhere == 1 else "servers run"
+            notes.append(f"{elsewhere} {what} in other projects: devsup list --everywhere")
         return ServerList(servers, self._unmanaged(servers), [*registry.warnings, *notes])
 
     def _snapshot(
