@@ -171,12 +171,15 @@ def test_a_server_that_moved_to_another_port_is_found_there(
 
 EARLY = """
 import os
-from stand_in import listen, obey, out, pause, serve, start, wanted_port
+from stand_in import listen, obey, out, pause, serve, wanted_port
 obey()
 early = listen(int(sys.argv[1]))
 out(*sys.argv[2:])
-pause(0.4)
-serve(early, listen(wanted_port()))
+if os.fork() == 0:
+    serve(early)
+early.close()
+pause(0.6)
+serve(listen(wanted_port()))
 """
 
 
