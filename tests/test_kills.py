@@ -7,7 +7,9 @@ what follows the kill, another start or only looks, takes turns. `pytest -s` pri
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sys
 import time
 from functools import cache
@@ -15,10 +17,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from devsup.models import Outcome
 from tests.kill_matrix import SCENES, pairs, run, run_all, sample, steps_of, table
+from tests.racing import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from tests.kill_matrix import Cell, Scene, Step
 
@@ -44,6 +49,15 @@ BOTH = 8
 BUDGET = 90.0
 
 _steps = cache(steps_of)
+
+
+@pytest.fixture
+def world(temporary: Path, home: Path) -> Iterator[World]:
+    """Give the test's own home and project; what it leaves alive fails the test."""
+    assert home == temporary / "home"
+    world = World(temporary)
+    yield world
+    world.close()
 
 
 def check(cells: Iterable[Cell]) -> None:
@@ -97,6 +111,33 @@ def test_the_next_command_finds_the_truth_after_both_were_killed(scene: str) -> 
     both = pairs(_steps(SCENES[scene]))
     chosen = both[:: max(1, len(both) // BOTH)][:BOTH]
     check(run(SCENES[scene], steps, start_again=index % 2 == 0) for index, steps in enumerate(chosen))
+
+
+@pytest.mark.parametrize("step", ["record_child: execute", "Gated.release: write"])
+def test_a_start_gives_up_on_guards_that_all_die(world: World, step: str) -> None:
+    """Something kills every guard at its first steps: the call ends, says so, and leaves nothing behind."""
+    every_time = {"role": "guard", "step": step, "nth": 1, "do": "SIGKILL"}
+    began = time.monotonic()
+    assert world.begin("start", plan=[every_time]).end().error == "internal"
+    assert time.monotonic() - began < 15
+    assert world.servers() == set()
+    assert not world.start().reused
+    assert world.devsup.stop(["web"]).results[0].outcome is Outcome.STOPPED
+
+
+def test_a_start_gives_up_on_guards_that_cannot_take_over(world: World) -> None:
+    """The same for a server that has lost its guard: it lives on, and the next call may have more luck."""
+    server = world.start().server
+    assert server.guard_pid is not None
+    os.kill(server.guard_pid, signal.SIGKILL)
+    every_time = {"role": "guard", "step": "claim: execute", "nth": 1, "do": "SIGKILL"}
+    began = time.monotonic()
+    assert world.begin("start", plan=[every_time]).end().error == "internal"
+    assert time.monotonic() - began < 15
+    assert world.servers() == {server.pid}
+    again = world.start()
+    assert (again.reused, again.server.pid) == (True, server.pid)
+    assert world.devsup.stop(["web"]).results[0].outcome is Outcome.STOPPED
 
 
 @pytest.mark.stress

@@ -13,8 +13,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,6 +109,25 @@ def tell(what: str, began: float, **figures: object) -> None:
     print(f"\n{what}: {time.monotonic() - began:.2f} s, {more}")
 
 
+@contextmanager
+def looking(world: World) -> Iterator[list[object]]:
+    """List all the time in another thread; give everything that was shown as crashed."""
+    wrong: list[object] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            wrong.extend(server for server in world.list() if server.state.value in ("crashed", "lost"))
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        yield wrong
+    finally:
+        over.set()
+        looker.join(LONG)
+
+
 def bare(count: int) -> tuple[float, float]:
     """Return the seconds, and those of a processor, that so many bare interpreters take at once."""
     began, spent = time.monotonic(), processor()
@@ -171,7 +192,9 @@ def test_a_hundred_apps_start_and_stop(world: World) -> None:
     assert {*spawned(world)} == pids == world.servers()
     is_real(world)
     began = time.monotonic()
-    answers = at_once(world, [["stop", f"app-{index}", "--json"] for index in range(HUNDRED)])
+    with looking(world) as wrong:
+        answers = at_once(world, [["stop", f"app-{index}", "--json"] for index in range(HUNDRED)])
+    assert wrong == []
     results = [result for answer in answers for result in answer["data"]["results"]]
     outcomes = Counter(result["outcome"] for result in results)
     tell(f"{HUNDRED} x stop of distinct apps", began, **outcomes)

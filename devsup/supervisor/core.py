@@ -214,17 +214,22 @@ class Supervisor:
         self, registry: Registry, project: str | None, *, ended: bool
     ) -> tuple[List[tuple[Row, Life]], List[Row], int]:
         # A server may be stopped between the read and the look at its processes: its row is then gone, and it
-        # has not crashed. Such a snapshot is thrown away.
+        # has not crashed. Such a snapshot is thrown away; amid many stops, where the next one is no better,
+        # what has ended since is left out.
         for _ in range(3):
             snapshot = registry.snapshot(project=project, ended=ended)
-            rows = [(row, life(row)) for row in snapshot.rows]
-            doubtful = [row for row, alive in rows if alive in (Life.DEAD, Life.ORPHANED)]
-            if not doubtful or all(self._unchanged(registry, row) for row in doubtful):
+            looks = [(row, life(row)) for row in snapshot.rows]
+            rows = [look for look in looks if self._is_so(registry, *look)]
+            if len(rows) == len(looks):
                 break
+        # A reservation whose caller was killed is no server that has crashed: nothing of it ever ran.
+        rows = [(row, alive) for row, alive in rows if alive is not Life.DEAD or row.guard is not None]
         return rows, snapshot.ended, snapshot.elsewhere
 
     @staticmethod
-    def _unchanged(registry: Registry, row: Row) -> bool:
+    def _is_so(registry: Registry, row: Row, alive: Life) -> bool:
+        if alive not in (Life.DEAD, Life.ORPHANED):
+            return True
         now = registry.row(row.id)
         return now is not None and now.generation == row.generation and now.state is row.state
 

@@ -409,21 +409,26 @@ class Starter:
         else:
             now = ready.conclude(self.registry, row, wait=self.wait, failures=self._failures())
         if now is None:
-            self.lost_guards += 1
-            if self.lost_guards < _GUARDS:
-                self.notes.append("its guard died before it was ready; another one went on")
-                return None
-            raise InternalError(
-                f"the guard of `{row.session}` died; its server may live",
-                hint="devsup list",
-                details={"log_tail": ready.tail(self.home.guard_log(row.project, row.session))},
-            )
+            self._lost_guard(row)
+            self.notes.append("its guard died before it was ready; another one went on")
+            return None
         server = server_of(now, life(now))
         doom = dies_with_caller()
         self.notes += [doom] if doom is not None else []
         if self.plan.port is not None and server.port != self.plan.port and server.state is State.READY:
             self.notes.append(f"asked for port {self.plan.port}, but it listens on {server.port}")
         return StartResult(server, reused=False, waited_ms=self._waited(), notes=self.notes)
+
+    def _lost_guard(self, row: Row) -> None:
+        """Count a guard that has died; where they all do, another one will not help."""
+        self.lost_guards += 1
+        if self.lost_guards >= _GUARDS:
+            log = self.home.guard_log(row.project, row.session)
+            raise InternalError(
+                f"the guards of `{row.session}` die; its server may live",
+                hint=f"read `{log}`",
+                details={"log_tail": ready.tail(log)},
+            )
 
     def _give_guard(self, row: Row) -> None:
         """Start a new guard for a server whose guard has died."""
@@ -441,8 +446,10 @@ class Starter:
                 return
             executable = commands.validate(self.plan, self.environ)
             with launch_guard(self.home, now, self.plan, executable, self.environ, mode=ADOPT) as hearing:
-                hearing.wait("l", self.deadline)
-            self.notes.append("its guard had died; it has a new one")
+                if hearing.wait("l", self.deadline):
+                    self.notes.append("its guard had died; it has a new one")
+                else:
+                    self._lost_guard(row)  # or somebody else's guard was first
         finally:
             lock.release()
 
