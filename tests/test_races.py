@@ -24,6 +24,8 @@ from devsup import identity, system
 from devsup.clock import now_ms
 from devsup.errors import DevsupError, NameTaken, NotOurs
 from devsup.models import Identity, Outcome, Row, State, StopClaim
+from devsup.registry import Registry
+from devsup.registry.queries import Snapshot
 from tests.kill_matrix import SCENES, sample, steps_of
 from tests.racing import PATIENCE, Caller, Racer, World, counted, settle, web
 from tests.serving import next_app
@@ -490,6 +492,39 @@ def test_a_list_looks_again_where_a_stop_came_in_between(world: World) -> None:
     stop_all(world)
     gate.go()
     assert lister.end().data["servers"] == []
+
+
+def test_a_list_amid_more_stops_than_it_looks_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forced: after each of its looks at the rows another server is stopped."""
+    names = ["a", "b", "c", "d"]
+    for name in names:
+        world.start(name, port=free_port())
+    look = Registry.snapshot
+
+    def look_and_stop(self: Registry, **options: Any) -> Snapshot:
+        found = look(self, **options)
+        if names:
+            assert world.devsup.stop([names.pop()]).results[0].outcome is Outcome.STOPPED
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "snapshot", look_and_stop)
+        shown = world.list()
+    assert {server.state for server in shown} == {State.READY}, shown
+    assert {server.app for server in shown} == {*names}
+    stop_all(world)
+
+
+def test_a_reservation_of_a_dead_caller_is_no_crash(world: World) -> None:
+    """Nothing of it ever ran, and the next start takes it away."""
+    gate = world.gate(*BEFORE_SPAWNING)
+    start = world.begin("start", plan=[gate.plan])
+    gate.reached()
+    assert [server.state for server in world.list()] == [State.STARTING]
+    start.kill()
+    assert world.list() == []
+    assert not world.start().reused
+    stop_all(world)
 
 
 def test_a_list_while_the_end_is_being_written(world: World) -> None:
