@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from devsup import identity, system
+from devsup import identity, shutdown, system
 from devsup.clock import now_ms
 from devsup.errors import DevsupError, NameTaken, NotOurs
 from devsup.models import Identity, Outcome, Row, State, StopClaim
@@ -433,6 +433,28 @@ def test_a_stop_whose_holder_is_killed_passes_to_the_next(world: World) -> None:
     assert loser.end().data["results"][0]["outcome"] == "stopped"
     assert time.monotonic() - began < 10
     nothing_runs(world)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_stop_that_fails_within_is_over_and_the_next_one_stops_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in the thread that ends a server without a guard is an answer, not a stop without end."""
+    server = world.start().server
+    assert server.guard_pid is not None
+    os.kill(server.guard_pid, signal.SIGKILL)
+    wait_until(lambda: not world.guards())
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutdown, "end", fail)
+        (result,) = world.devsup.stop(["web"]).results
+    assert (result.outcome, result.error) == (Outcome.FAILED, "internal")
+    assert world.servers() == {server.pid}
+    # This process lives on, and its claim with it, unless it was given back.
+    stop_all(world)
 
 
 # -- list ------------------------------------------------------------------------------------------

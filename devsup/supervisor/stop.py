@@ -150,8 +150,9 @@ class _Stop:
     def _step(self) -> None:
         self.due = time.monotonic() + _LOOK_EVERY
         if self.worker is not None:
-            if not self.worker.is_alive():
-                self.worker = None
+            if not self.worker.is_alive() and self.result is None:
+                # What a thread raises goes nowhere, and without an answer it would be begun again for ever.
+                self._finish(Outcome.FAILED, error="internal", message="its shutdown ended by an error")
             return
         if self.target.ended:
             self._finish(Outcome.ALREADY_STOPPED)
