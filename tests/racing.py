@@ -17,7 +17,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from devsup import Supervisor
+from devsup import Supervisor, identity
+from devsup.models import State
 from devsup.paths import Home
 from devsup.registry import Registry
 from tests.support import ROOT, SERVERS, Found, clean_environment, end_all, free_port, processes_of
@@ -349,9 +350,6 @@ class World:
 
     def is_settled(self) -> bool:
         """Tell whether no guard is on its way to or from a row, and none has anything to do."""
-        from devsup import identity
-        from devsup.models import State
-
         guarded = [row for row in self.registry.rows() if not identity.is_gone(row.guard)]
         if self.guards() != {row.guard.pid for row in guarded if row.guard is not None}:
             return False
