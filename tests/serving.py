@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from devsup.models import ENDED_STATES, State
 from devsup.paths import Home
 from devsup.registry import Registry
 from tests.support import (
@@ -128,12 +129,21 @@ class Servers:
         """Wait until a server is in ``state`` and return it."""
 
         def found() -> dict[str, Any] | None:
+            # Ends are written down, and a look at the registry costs next to nothing; only then a command is
+            # asked. Whether somebody serves is seen by who looks.
+            if State(state) in ENDED_STATES and state not in self._states(target):
+                return None
             server = self.find(target)
             return server if server["state"] == state else None
 
         found_one = wait_until(found, timeout)
         assert found_one is not None
         return found_one
+
+    def _states(self, name: object) -> set[str]:
+        registry = Registry(Home(str(self.home)))
+        rows = [*registry.rows(), *registry.ended(session=f"dev_server_{name}")]
+        return {row.state.value for row in rows if row.app == name}
 
     def members(self, target: object) -> list[psutil.Process]:
         """Return the processes of a server's tree, as `devsup status` names them."""

@@ -358,14 +358,13 @@ def test_next_without_the_status_route_is_ready(servers: Servers) -> None:
 
 SLOW_TO_WAKE = """
 import os
-from stand_in import answer, listen, obey, serve, wanted_port
+from stand_in import answer, listen, obey, pause, serve, wanted_port
 obey()
-waiting = []
 
 def reply(method, path):
-    if os.path.exists("wake"):
-        return answer(method, path)
-    return None
+    while not os.path.exists("wake"):
+        pause(0.01)
+    return answer(method, path)
 
 serve(listen(wanted_port()), answer=reply)
 """

@@ -372,8 +372,7 @@ def test_a_crashed_server_leaves_nothing_of_its_tree(servers: Servers) -> None:
     server = answer.data["server"]
     wait_until(lambda: len(servers.members("web")) == 3)
     os.kill(server["pid"], signal.SIGKILL)
-    wait_until(lambda: servers.find("web")["state"] == "crashed")
-    assert servers.find("web")["signal"] == signal.SIGKILL
+    assert servers.state_becomes("web", "crashed")["signal"] == signal.SIGKILL
     servers.devsup("stop", "web")
     servers.nothing_stays(port)
 
