@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -80,7 +81,7 @@ class Handover:
         code = "import signal\nopen('ran', 'w').close()\nsignal.pause()"
         command = command or (sys.executable, "-IS", "-c", code)
         row = make_row(
-            "cafe0000cafe",
+            uuid.uuid4().hex[:12],  # by it the processes are known, also those of other tests beside this one
             project=str(self.folder),
             cwd=str(self.folder),
             kind="command",

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -421,7 +422,7 @@ sys.stdin.read()
 @pytest.mark.parametrize("ours", [False, True])
 def test_a_session_is_ours_only_on_proof(spawn: Spawn, ours: bool) -> None:
     """A leader's number may be another session's by now, whose own leader has ended too."""
-    marker = Marker("/home", "/project", "dev_server_web", "feed0000feed", 1)
+    marker = Marker("/home", "/project", "dev_server_web", uuid.uuid4().hex[:12], 1)
     child = spawn(ABANDONED, *([str(marker)] if ours else []))
     number, nameless, *marked = map(int, hear(child).split())
     members = [process(pid) for pid in (nameless, *marked)]
