@@ -84,7 +84,7 @@ def run(copy: Installed, rounds: int) -> list[Figure]:
         return [row for app in apps(folder) for row in [*beside_bare(copy, app, rounds), *wrapper(copy, app)]]
     finally:
         copy.environ = before
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # after a failure a server may still write there
 
 
 def apps(folder: Path) -> list[App]:
@@ -155,13 +155,18 @@ def without_devsup(copy: Installed, app: App) -> Times:
         app.command, cwd=app.folder, env={**copy.environ, **app.environ}, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    until(lambda: answers(app.probe))
-    start = time.perf_counter() - before
-    before = time.perf_counter()
-    os.killpg(server.pid, signal.SIGTERM)
-    server.wait(PATIENCE)
-    until(lambda: not group_lives(server.pid) and not listens())
-    return Times(start, time.perf_counter() - before)
+    try:
+        until(lambda: answers(app.probe))
+        start = time.perf_counter() - before
+        before = time.perf_counter()
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(PATIENCE)
+        until(lambda: not group_lives(server.pid) and not listens())
+        return Times(start, time.perf_counter() - before)
+    finally:
+        if server.poll() is None:  # something went wrong
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def wrapper(copy: Installed, app: App) -> list[Figure]:
