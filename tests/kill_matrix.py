@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from devsup import system
 from devsup.errors import DevsupError
 from devsup.models import ENDED_STATES, Outcome, State
-from tests.racing import Caller, World, settle
+from tests.racing import PATIENCE, Caller, World, settle
 from tests.support import is_listening, wait_until
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _orphaned(world: _World, plan: list[dict[str, Any]]) -> None:
     guard = world.start().server.guard_pid
     assert guard is not None
     os.kill(guard, signal.SIGKILL)
-    wait_until(lambda: not world.guards(), 5)
+    wait_until(lambda: not world.guards(), PATIENCE)
 
 
 def _driven(verb: str) -> Callable[[_World, list[dict[str, Any]]], Caller]:
@@ -125,7 +125,7 @@ def _crash(world: _World, plan: list[dict[str, Any]]) -> Caller:
     (pid,) = world.servers()
     world.arm.touch()
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not world.guards(), 10)
+    wait_until(lambda: not world.guards(), PATIENCE)
     return Caller(0, "", "")
 
 
@@ -287,7 +287,7 @@ class _Look:
         self.must(is_listening(world.port), f"nobody listens on {world.port}")
         shown = world.list()
         self.must([one.pid for one in shown] == [server.pid], f"after the next start list shows {shown}")
-        one_guard = _wait_a_moment(lambda: len(world.guards()) == 1, 5)
+        one_guard = _wait_a_moment(lambda: len(world.guards()) == 1, PROMPT)
         self.must(one_guard, f"{len(world.guards())} guards live beside one server")
         if one_guard and shown:
             (guard,) = world.guards()
@@ -295,7 +295,7 @@ class _Look:
 
     def settle(self) -> None:
         world = self.world
-        settle(world)
+        settle(world, 5.0)  # what a killed caller has claimed may stay as it is for ever
         shown = world.list()
         living = {one.pid for one in shown if one.state not in ENDED_STATES and one.pid is not None}
         alive = world.servers()
@@ -306,7 +306,7 @@ class _Look:
         world, registry = self.world, self.world.registry
         (result,) = world.devsup.stop(["web"]).results
         self.must(result.outcome is not Outcome.FAILED, f"stop: {result.outcome.value} {result.message}")
-        gone = _wait_a_moment(lambda: not world.processes(), 5)
+        gone = _wait_a_moment(lambda: not world.processes(), PROMPT)
         self.must(gone, f"alive after stop: {world.processes()}")
         self.must(not is_listening(world.port), f"somebody listens on {world.port} after stop")
         self.must(not registry.rows(), f"rows after stop: {registry.rows()}")
@@ -316,7 +316,7 @@ class _Look:
             # Nobody looks for a job without a row but the next start.
             world.start()
             world.devsup.stop(["web"])
-            gone = _wait_a_moment(lambda: not world.processes(), 5)
+            gone = _wait_a_moment(lambda: not world.processes(), PROMPT)
         self.must(not self._jobs(), f"jobs after stop: {self._jobs()}")
         shown = world.list()
         self.must(not shown, f"list after stop: {shown}")

@@ -360,7 +360,7 @@ def _is_guard(one: Found) -> bool:
     return "devsup/guard/__main__.py" in one.command
 
 
-def settle(world: World, timeout: float = 5.0) -> bool:
+def settle(world: World, timeout: float = PATIENCE) -> bool:
     """Wait until ``world`` is settled; tell whether it is."""
     deadline = time.monotonic() + timeout
     while not world.is_settled():

@@ -119,7 +119,7 @@ def test_a_start_gives_up_on_guards_that_all_die(world: World, step: str) -> Non
     every_time = {"role": "guard", "step": step, "nth": 1, "do": "SIGKILL"}
     began = time.monotonic()
     assert world.begin("start", plan=[every_time]).end().error == "internal"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25  # its own deadline is 30
     assert world.servers() == set()
     assert not world.start().reused
     assert world.devsup.stop(["web"]).results[0].outcome is Outcome.STOPPED
@@ -133,7 +133,7 @@ def test_a_start_gives_up_on_guards_that_cannot_take_over(world: World) -> None:
     every_time = {"role": "guard", "step": "claim: execute", "nth": 1, "do": "SIGKILL"}
     began = time.monotonic()
     assert world.begin("start", plan=[every_time]).end().error == "internal"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25  # its own deadline is 30
     assert world.servers() == {server.pid}
     again = world.start()
     assert (again.reused, again.server.pid) == (True, server.pid)
