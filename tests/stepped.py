@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -31,6 +32,8 @@ def command() -> None:
     del sys.path[0]
     sys.argv[0] = "devsup"
     sys.executable = os.environ.get("STEPS_SHIM") or sys.executable
+    # The background job of a shell ignores it, and so does all that it starts, tests too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     install("command")
     from devsup.__main__ import main
 
