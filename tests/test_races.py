@@ -58,6 +58,8 @@ BEFORE_CLAIMING = ("guard", "claim: execute")
 BEFORE_RECORDING = ("guard", "Guard._launch > FileLock._open: open")
 BEFORE_RUNNING = ("guard", "Gated.release: write")
 BEFORE_READY = ("guard", "Guard._write > FileLock._open: open")
+#: The second time: it has read the row and seen that the old guard is dead.
+BEFORE_TAKING_OVER = ("guard", "Guard._take_over > FileLock._open: open")
 #: Between two generations; who stands here holds no lock, as none of these does.
 BEFORE_GOING_ON = ("guard", "Guard._restart > FileLock._open: open")
 
@@ -119,12 +121,18 @@ def stop_all(world: World) -> None:
 # -- many starts -----------------------------------------------------------------------------------
 
 
-def test_many_starts_at_once_make_one_server(world: World, temporary: Path) -> None:
-    """Eight processes that have nothing to wait for: one spawn, one pid, and all are told the same."""
+@pytest.mark.parametrize("known", [True, False], ids=["port", "no port"])
+def test_many_starts_at_once_make_one_server(world: World, temporary: Path, known: bool) -> None:
+    """
+    Eight processes that have nothing to wait for: one spawn, one pid, and all are told the same.
+
+    Without a port that devsup knows of there is no lease that would keep two apart.
+    """
     world.command = counted(temporary / "spawned", web())
     racers = world.racers(MANY)
     for _ in range(3):
-        answers = starts(racers, world)
+        place = {"port": world.port} if known else {"port": None, "env": {"PORT": str(world.port)}}
+        answers = starts(racers, world, **place)
         is_one_server(world, answers)
         pid = answers[0]["data"]["server"]["pid"]
         assert (temporary / "spawned").read_text() == f"{pid}\n"
@@ -206,6 +214,74 @@ def test_who_waits_takes_over_from_a_start_that_is_killed(world: World, step: tu
     stop_all(world)
 
 
+def test_a_lock_that_somebody_has_removed_makes_no_two_servers(world: World) -> None:
+    """Forced: two callers hold the lock of one session, since its file was deleted; the index decides."""
+    gate = world.gate(*BEFORE_RESERVING)
+    world.port, port = 0, world.port  # no lease that would keep them apart
+    place = ["start", "web", "--json", "--env", f"PORT={port}", "--", *world.command]
+    first = world.begin_with(place, plan=[gate.plan])
+    gate.reached()
+    for lock in (world.home / "locks").iterdir():
+        lock.unlink()
+    second = world.begin_with(place).end().data
+    gate.go()
+    answer = first.end().data
+    assert (second["reused"], answer["reused"]) == (False, True)
+    assert {answer["server"]["pid"], second["server"]["pid"]} == world.servers()
+    assert len(world.servers()) == 1
+    world.port = port
+    stop_all(world)
+
+
+def orphan(world: World) -> Server:
+    """Return the server, whose guard has just been killed."""
+    server = world.start().server
+    assert server.guard_pid is not None
+    os.kill(server.guard_pid, signal.SIGKILL)
+    wait_until(lambda: not world.guards(), PATIENCE)
+    return server
+
+
+def test_one_of_two_guards_takes_over(world: World) -> None:
+    """Forced: the guard of a killed caller has seen that the old one is dead; a second one is faster."""
+    server = orphan(world)
+    gate = world.gate(*BEFORE_TAKING_OVER, nth=2)
+    first = world.begin("start", plan=[gate.plan])
+    gate.reached()
+    first.kill()
+    second = world.begin("start").end().data["server"]
+    assert second["pid"] == server.pid
+    assert len(world.guards()) == 2
+    gate.go()
+    wait_until(lambda: world.guards() == {second["guard_pid"]}, PATIENCE)
+    assert [one.guard_pid for one in world.list()] == [second["guard_pid"]]
+    stop_all(world)
+
+
+def test_a_guard_does_not_take_over_what_is_being_stopped(world: World) -> None:
+    """Forced: the stop of a server without a guard begins when a new guard is about to take it over."""
+    server = orphan(world)
+    claims, ends = (
+        world.gate(*BEFORE_TAKING_OVER, nth=2),
+        world.gate("command", "send_signal: pidfd_send_signal"),
+    )
+    start = world.begin("start", plan=[claims.plan])
+    claims.reached()
+    stop = world.begin("stop", plan=[ends.plan])
+    ends.reached()
+    claims.go()
+    wait_until(lambda: not world.guards(), PATIENCE)
+    ends.go()
+    (result,) = stop.end().data["results"]
+    assert (result["outcome"], result["server"]["pid"]) == ("stopped", server.pid)
+    answer = start.end().data
+    assert not answer["reused"]
+    assert world.servers() == {answer["server"]["pid"]}
+    (ended,) = world.registry.ended(id=server.id, limit=5)
+    assert ended.state is State.STOPPED
+    stop_all(world)
+
+
 def test_starts_of_which_some_are_killed_make_one_server(world: World) -> None:
     """Natural: three of six are killed at any moment; those that live get one server."""
     for round_ in range(4):
@@ -258,8 +334,9 @@ def test_starts_and_stops_of_one_server(world: World) -> None:
     ],
     ids=lambda step: step[1],
 )
-def test_a_stop_meets_a_start_that_is_under_way(world: World, step: tuple[str, str]) -> None:
+def test_a_stop_meets_a_start_that_is_under_way(world: World, temporary: Path, step: tuple[str, str]) -> None:
     """Forced: wherever the start is, the stop ends it, and both are told so; nothing runs afterwards."""
+    world.command = counted(temporary / "spawned", web())
     gate = world.gate(*step)
     start = world.begin("start", plan=[gate.plan])
     gate.reached()
@@ -275,6 +352,9 @@ def test_a_stop_meets_a_start_that_is_under_way(world: World, step: tuple[str, s
         (result,) = stop.end().data["results"]
     assert result["outcome"] == "stopped"
     assert start.end().error == "stopped_meanwhile"
+    if step is not BEFORE_RUNNING:
+        # What was stopped before it was recorded never runs, not for a moment.
+        assert (temporary / "spawned").exists() is (step is BEFORE_READY)
     nothing_runs(world)
 
 
@@ -367,10 +447,7 @@ def test_many_stops_of_a_server_without_a_guard(world: World) -> None:
     """Natural: nobody but the winner ends the tree, and the losers do not wait for the winner's own end."""
     racers = world.racers(MANY)
     for _ in range(2):
-        guard = world.start().server.guard_pid
-        assert guard is not None
-        os.kill(guard, signal.SIGKILL)
-        wait_until(lambda: not world.guards(), PATIENCE)
+        orphan(world)
         began = time.monotonic()
         for racer in racers:
             racer.call("stop", ["web"])
@@ -445,10 +522,7 @@ def test_a_stop_that_fails_within_is_over_and_the_next_one_stops_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug in the thread that ends a server without a guard is an answer, not a stop without end."""
-    server = world.start().server
-    assert server.guard_pid is not None
-    os.kill(server.guard_pid, signal.SIGKILL)
-    wait_until(lambda: not world.guards(), PATIENCE)
+    server = orphan(world)
 
     def fail(*_: object, **__: object) -> None:
         raise ValueError("a bug")
