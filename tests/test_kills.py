@@ -46,7 +46,7 @@ LIKE = {
 #: Kills of both, per scene that has a command and a guard.
 BOTH = 8
 #: Seconds for random cells of the whole matrix in the stress test.
-BUDGET = 90.0
+BUDGET = 60.0
 
 _steps = cache(steps_of)
 
