@@ -50,6 +50,12 @@ def shared() -> Iterator[Copies]:
         yield folders
 
 
+@pytest.fixture(autouse=True)
+def temporary_files(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what the tools leave behind go with the test: yarn keeps a folder for each run."""
+    monkeypatch.setenv("TMPDIR", str(temporary))
+
+
 @pytest.fixture
 def web(shared: Copies, devsup: Devsup, home: Path) -> Real:
     """Give Next.js 16."""
