@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from devsup import identity, shutdown, system
+from devsup import clock, identity, shutdown, system
 from devsup.clock import now_ms
 from devsup.errors import DevsupError, NameTaken, NotOurs
 from devsup.models import Identity, Outcome, Row, Server, State, StopClaim
@@ -242,10 +242,11 @@ def orphan(world: World) -> Server:
     return server
 
 
-def test_one_of_two_guards_takes_over(world: World) -> None:
-    """Forced: the guard of a killed caller has seen that the old one is dead; a second one is faster."""
+@pytest.mark.parametrize("nth", [1, 2], ids=["before it looks", "after it has looked"])
+def test_one_of_two_guards_takes_over(world: World, nth: int) -> None:
+    """Forced: the guard of a killed caller wants the server of a dead guard; a second one is faster."""
     server = orphan(world)
-    gate = world.gate(*BEFORE_TAKING_OVER, nth=2)
+    gate = world.gate(*BEFORE_TAKING_OVER, nth=nth)
     first = world.begin("start", plan=[gate.plan])
     gate.reached()
     first.kill()
@@ -457,8 +458,10 @@ def test_many_stops_of_a_server_without_a_guard(world: World) -> None:
         nothing_runs(world)
 
 
-def test_many_threads_stop_it_once(world: World) -> None:
+def test_many_threads_stop_it_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within one process a claim tells one thread from another, also within one millisecond."""
+    moment = clock.now_ms()
+    monkeypatch.setattr(clock, "now_ms", lambda: moment)
     for _ in range(5):
         world.start()
         together = threading.Barrier(16)
