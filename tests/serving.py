@@ -40,18 +40,32 @@ if TYPE_CHECKING:
     from tests.support import Devsup
 
 __all__ = [
+    "CLEAN",
     "LINUX_ONLY",
     "Servers",
     "alive",
+    "ended_by_kill",
+    "ended_by_term",
     "expo_app",
     "has_terminal",
     "next_app",
     "pid_at",
     "process",
     "script",
+    "seen",
 ]
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+CLEAN = {
+    "outcome": "stopped",
+    "signals": ["SIGTERM"],
+    "escalated": False,
+    "survivors": [],
+    "left_running": [],
+    "port_free": True,
+}
 
 
 class Servers:
@@ -86,6 +100,14 @@ class Servers:
     ) -> Answer:
         """Run `devsup start NAME [--port N] [-- COMMAND]` and return its answer, whatever it is."""
         return self.devsup(*self.start_args(name, *command, port=port, flags=flags), env=env)
+
+    def failed(self, name: str, *command: object, port: int | None = None) -> dict[str, Any]:
+        """Start a server that ends before it is ready, and return the details of the error."""
+        answer = self.try_start(name, *command, port=port)
+        assert (answer.code, answer.error["code"]) == (5, "exited_early"), answer
+        details = answer.error["details"]
+        assert isinstance(details, dict)
+        return details
 
     def start_args(
         self, name: str, *command: object, port: int | None = None, flags: Sequence[object] = ()
@@ -178,6 +200,10 @@ class Servers:
         assert isinstance(child.args, list)
         return Answer(tuple(map(str, child.args)), child.returncode, out, err)
 
+    def guard_log(self) -> str:
+        """Return what the guards of this test have written."""
+        return "".join(path.read_text() for path in self.home.glob("logs/*/*.guard.log"))
+
     def events(self, server: Mapping[str, Any]) -> list[str]:
         """Return the types of the events of one server, oldest first."""
         events = Registry(Home(str(self.home))).events()
@@ -200,6 +226,24 @@ class Servers:
             assert not is_listening(port, "::1")
         # What `devsup list` shows, without the price of a process.
         assert self.rows() == []
+
+
+def seen(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what a stop saw, as far as it is the same every time."""
+    return {name: result[name] for name in CLEAN}
+
+
+def ended_by_term(result: dict[str, Any]) -> None:
+    """Fail unless SIGTERM was enough, at once, and nothing is left."""
+    assert seen(result) == CLEAN
+    # Less than the grace: else it may be a second attempt that tells of itself alone.
+    assert result["ms"] < 5_000
+
+
+def ended_by_kill(result: dict[str, Any]) -> None:
+    """Fail unless the end came by SIGKILL, after a grace of 0.3 s, and nothing is left."""
+    assert seen(result) == {**CLEAN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    assert 300 <= result["ms"] < 5_000
 
 
 def alive(process: psutil.Process) -> bool:
