@@ -101,6 +101,7 @@ class Handover:
             "port": None,
             "default_port": None,
             "probe": {},
+            "policy": {},
         }
         job = Job(**{name: own[name] if name in own else getattr(reserved, name) for name in Job._fields})
         os.makedirs(os.path.dirname(reserved.log), mode=0o700, exist_ok=True)

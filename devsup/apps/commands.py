@@ -61,6 +61,8 @@ class Plan(Record):
     owner: str | None
     recipe: Recipe
     needs: Needs | None
+    #: How long it lives and what becomes of it when it ends by itself: see `devsup.guard.job`.
+    policy: dict[str, Any]
 
     def with_port(self, port: int) -> Plan:
         """Return the plan with ``port`` in its command or environment."""
@@ -248,6 +250,7 @@ def _finish(
         owner=owner.detect(environ),
         recipe=recipe,
         needs=line.needs,
+        policy={},
     )
 
 

@@ -1,8 +1,8 @@
 """
 The command line as Typer sees it: the one source of its grammar, its help and its completions.
 
-A command here only says what it takes; it returns the call, and whoever parsed it runs it. Loaded for what
-the hot lane does not fully understand: mistakes, `--help`, completion. Main thread only.
+The commands themselves stand in `devsup.cli.commands`. Loaded for what the hot lane does not fully
+understand: mistakes, `--help`, completion. Main thread only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.main
 
-from devsup.cli import complete, hints
+from devsup.cli.commands import HELP, Directory, Json, Verbose, app
 from devsup.cli.lane import Call, arrange, cut
 from devsup.errors import UsageError
 
@@ -24,52 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["app", "completion", "parse"]
-
-_HELP = ["-h", "--help"]
-
-app = typer.Typer(
-    name="devsup",
-    help="Start, track and stop development servers; many callers may do so at once.",
-    epilog="""\b
-Examples:
-  devsup start web                  the web app's server, new or reused
-  devsup start api -- npm run dev   run any command as `dev_server_api`
-  devsup list                       what runs in this project
-  devsup logs web -n 50             the end of its output
-  devsup stop web                   end it and all its processes
-
-Every command takes --json: one document on stdout, the same shape for success and failure.""",
-    context_settings={"help_option_names": _HELP},
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    suggest_commands=False,  # `_wrong_verb` knows more words
-)
-
-Json = Annotated[
-    bool, typer.Option("--json", help="Answer with one JSON document (also: DEVSUP_OUTPUT=json).")
-]
-Directory = Annotated[
-    str | None, typer.Option("-C", "--directory", metavar="DIR", help="Run as if started in DIR.")
-]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Tell each step with its time on stderr.")]
-Target = Annotated[
-    str,
-    typer.Argument(
-        metavar="TARGET",
-        help="App, session, pid or :port.",
-        autocompletion=complete.targets,
-        show_default=False,
-    ),
-]
-Timeout = Annotated[
-    float,
-    typer.Option("--timeout", metavar="S", help="Seconds to wait until it is ready."),
-]
-Grace = Annotated[float, typer.Option("--grace", metavar="S", help="Seconds from SIGTERM to SIGKILL.")]
-
-
-def _call(verb: str, given: dict[str, Any]) -> Call:
-    return Call(verb, {name: value for name, value in given.items() if name != "context"})
 
 
 @app.callback()
@@ -85,229 +39,6 @@ def devsup(
     if context.invoked_subcommand is None and not context.resilient_parsing:
         typer.echo(context.get_help())
     return None
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  devsup start                      the only app here
-  devsup start web --port auto      on a port of its own, the same every time
-  devsup start api -- npm run dev   any command, as `dev_server_api`
-  devsup start --env LOG=1 web      with a variable
-
-A server that already runs is reused. Exit 0: it answers, or a note says that it
-does not any more; 6: still starting, see `devsup wait`."""
-)
-def start(
-    context: typer.Context,
-    app: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="APP", help="App of this project, or the name for COMMAND.", autocompletion=complete.apps
-        ),
-    ] = None,
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="-- COMMAND", help="What to run instead of the app's own script."),
-    ] = None,
-    *,
-    port: Annotated[
-        str | None,
-        typer.Option(
-            "--port",
-            metavar="N|auto",
-            help="Port to serve on; `auto` picks a free one, the same every time.",
-            autocompletion=complete.ports,
-        ),
-    ] = None,
-    timeout: Timeout = 45.0,
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is started.")] = False,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", metavar="K=V", help="Variable for the server; repeatable.")
-    ] = None,
-    json: Json = False,
-    directory: Directory = None,
-    verbose: Verbose = False,
-) -> Call:
-    """Start a server, or find it running; wait until it answers."""
-    if command:
-        rest = context.obj["rest"] if isinstance(context.obj, dict) else None
-        given = {"app": app, "command": [*command, *(rest or ())], "env": env}
-        raise UsageError(
-            f"unexpected argument `{command[0]}`: a command comes after `--`",
-            hint=hints.start(given, *(("--port", port) if port else ())),
-        )
-    command = context.obj["rest"] if isinstance(context.obj, dict) else None
-    return _call("start", locals())
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  devsup stop web
-  devsup stop 4711 :8081            by pid, by port
-  devsup stop --all                 everything of this project
-
-A process that devsup did not start is refused, never signalled."""
-)
-def stop(
-    targets: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="TARGET", help="Apps, sessions, pids or :ports.", autocompletion=complete.targets
-        ),
-    ] = None,
-    *,
-    all: Annotated[bool, typer.Option("--all", help="Every server of this project.")] = False,  # noqa: A002 - the flag's name
-    grace: Grace = 5.0,
-    sweep: Annotated[
-        bool, typer.Option("--sweep", help="End what detached itself on purpose, too (editors, watchman).")
-    ] = False,
-    everywhere: Annotated[bool, typer.Option("--everywhere", help="Beyond this project.")] = False,
-    json: Json = False,
-    directory: Directory = None,
-    verbose: Verbose = False,
-) -> Call:
-    """Stop servers with all their processes; say what was seen."""
-    return _call("stop", locals())
-
-
-@app.command(
-    "list",
-    epilog="""\b
-Examples:
-  devsup list
-  devsup list --everywhere          every project of yours
-  devsup ls -a                      ended ones, too""",
-)
-def list_(
-    *,
-    all: Annotated[bool, typer.Option("-a", "--all", help="Ended servers, too.")] = False,  # noqa: A002 - the flag's name
-    everywhere: Annotated[bool, typer.Option("--everywhere", help="Every project.")] = False,
-    json: Json = False,
-    directory: Directory = None,
-    verbose: Verbose = False,
-) -> Call:
-    """List the servers of this project (also: ls, ps)."""
-    return _call("list", locals())
-
-
-app.command("ls", hidden=True)(list_)
-app.command("ps", hidden=True)(list_)
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  devsup status web
-  devsup status :3000"""
-)
-def status(
-    target: Target, *, json: Json = False, directory: Directory = None, verbose: Verbose = False
-) -> Call:
-    """Show one server, also an ended one, with its processes."""
-    return _call("status", locals())
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  devsup logs web -n 50
-  devsup logs web -f                follow until the server ends
-  devsup logs web --json --after 3:1024 --wait 20
-
-The answer's `next_cursor` is where the next page begins: give it back with --after."""
-)
-def logs(
-    target: Target,
-    *,
-    lines: Annotated[
-        int | None,
-        typer.Option(
-            "-n",
-            "--lines",
-            metavar="N",
-            help="The last N lines (without --after: 100).",
-        ),
-    ] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the server ends.")] = False,
-    after: Annotated[
-        str | None, typer.Option("--after", metavar="CURSOR", help="What came after this cursor.")
-    ] = None,
-    max_bytes: Annotated[
-        int | None,
-        typer.Option("--max-bytes", metavar="N", help="At most N bytes in one answer."),
-    ] = None,
-    wait: Annotated[
-        float | None,
-        typer.Option("--wait", metavar="S", help="Wait up to S seconds for something new."),
-    ] = None,
-    json: Json = False,
-    directory: Directory = None,
-    verbose: Verbose = False,
-) -> Call:
-    """Show what a server has written, also an ended one."""
-    return _call("logs", locals())
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  devsup url web
-  curl "$(devsup url web)\""""
-)
-def url(target: Target, *, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
-    """Print the address on which a server really listens."""
-    return _call("url", locals())
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  devsup wait web
-  devsup wait web --gone --timeout 10"""
-)
-def wait(
-    target: Target,
-    *,
-    gone: Annotated[
-        bool, typer.Option("--gone/--ready", help="Until it has ended, or until it answers.")
-    ] = False,
-    timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds to wait.")] = 45.0,
-    json: Json = False,
-    directory: Directory = None,
-    verbose: Verbose = False,
-) -> Call:
-    """Wait until a server is ready, or gone."""
-    return _call("wait", locals())
-
-
-@app.command(
-    epilog="""\b
-Examples:
-  devsup restart web"""
-)
-def restart(
-    target: Target,
-    *,
-    timeout: Timeout = 45.0,
-    grace: Grace = 5.0,
-    json: Json = False,
-    directory: Directory = None,
-    verbose: Verbose = False,
-) -> Call:
-    """
-    Stop a server and run it again as it was.
-
-    With the same command, environment and port; its next log begins anew.
-    """
-    return _call("restart", locals())
-
-
-@app.command()
-def version(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
-    """Show the version."""
-    return _call("version", locals())
 
 
 # -- running it ----------------------------------------------------------------------------------------
@@ -365,7 +96,7 @@ def command(*, pretty: bool = False) -> Any:
     app.rich_markup_mode = "rich" if pretty else None
     group: Any = typer.main.get_command(app)
     for one in (group, *group.commands.values()):
-        for param in (*one.params, one.get_help_option(one.context_class(one, help_option_names=_HELP))):
+        for param in (*one.params, one.get_help_option(one.context_class(one, help_option_names=HELP))):
             if param.param_type_name == "argument" or param.is_flag:
                 # Help would call them `<list[str]>` and `<bool>`, which are no words for a user.
                 param.display_type_rich = lambda ctx: ""  # noqa: ARG005 - called by this name

@@ -1,7 +1,7 @@
 """
 Write what is derived from the Typer app: the hot lane's grammar and the shells' completions.
 
-Run as `python -m devsup.cli.generate` after a change of `app.py`; with `--check` it only tells what is not
+Run as `python -m devsup.cli.generate` after a change of a command; with `--check` it only tells what is not
 current. For developers, one at a time.
 """
 
@@ -28,7 +28,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 _HEAD = '''"""
 The verbs and flags that the hot lane understands.
 
-Generated from `devsup/cli/app.py` by `python -m devsup.cli.generate`; a test checks it. Constants.
+Generated from `devsup/cli/commands` by `python -m devsup.cli.generate`; a test checks it. Constants.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 The verbs and flags that the hot lane understands.
 
-Generated from `devsup/cli/app.py` by `python -m devsup.cli.generate`; a test checks it. Constants.
+Generated from `devsup/cli/commands` by `python -m devsup.cli.generate`; a test checks it. Constants.
 """
 
 from __future__ import annotations

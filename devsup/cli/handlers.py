@@ -1,6 +1,8 @@
 """
 From the options of a call to its answer: one function per verb, and one boundary around them all.
 
+What machines call dozens of times an hour stands here; each other verb has a module in `devsup.cli.verbs`.
+
 `run` is the only place where an exception becomes an answer; both lanes call it. Runs in the main thread of a
 process that may be interrupted at any instruction: whatever was true then is what the registry says.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 
 from devsup import masking, trace
-from devsup.cli import hints
+from devsup.cli import hints, verbs
 from devsup.cli.answer import Answer
 from devsup.errors import (
     DevsupError,
@@ -65,7 +67,8 @@ def run(call: Call, progress: Listener = None) -> Answer:
 
         supervisor = Supervisor()
         trace.step(f"{call.verb} in {supervisor.project}")
-        data, error = _HANDLERS[call.verb](supervisor, call.options, progress)
+        handle = _HANDLERS.get(call.verb) or verbs.module(call.verb).handle
+        data, error = handle(supervisor, call.options, progress)
         everywhere = bool(call.options.get("everywhere"))
         if error is not None:
             error.hint = hints.located(error.hint, call.options["directory"])
@@ -85,16 +88,19 @@ def waiting_for(call: Call) -> str | None:
         return f"restarting {options['target']}"
     if call.verb == "wait":
         return f"waiting until {options['target']} is {'gone' if options['gone'] else 'ready'}"
-    return None
+    if call.verb in _HANDLERS or call.verb == "version":
+        return None
+    waits = getattr(verbs.module(call.verb), "waits", None)
+    return None if waits is None else str(waits(options))
 
 
 def follows(call: Call) -> bool:
     """Tell whether ``call`` gives more than one answer."""
-    return call.verb == "logs" and bool(call.options["follow"])
+    return bool(call.options.get("follow") or call.options.get("watch"))
 
 
 def pages(call: Call) -> Iterator[Answer]:
-    """Give the pages of a followed log as they come, until its server has ended; the last may be an error."""
+    """Give what a call that follows has to say, as it comes; the last answer may be an error."""
     supervisor: Supervisor | None = None
     try:
         options = call.options
@@ -103,6 +109,10 @@ def pages(call: Call) -> Iterator[Answer]:
 
         supervisor = Supervisor()
         trace.step(f"following in {supervisor.project}")
+        if call.verb != "logs":
+            for data in verbs.module(call.verb).pages(supervisor, options, _rest):
+                yield Answer(call.verb, data, notes=_notes(supervisor))
+            return
         if options["wait"] is not None:
             raise UsageError("`--follow` waits by itself: leave out `--wait`", hint="devsup logs --help")
         page, _ = _logs(supervisor, options, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from devsup import masking
+from devsup.cli import verbs
 from devsup.models import (
     ENDED_STATES,
     LogPage,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "address",
+    "aligned",
     "clean",
     "duration",
     "failure",
@@ -54,7 +56,7 @@ def render(answer: Answer) -> str:
         return ""
     if isinstance(data, LogPage):
         return masking.text(data.text)
-    lines = _list(data, projects=answer.everywhere) if isinstance(data, ServerList) else _lines(data)
+    lines = _list(data, projects=answer.everywhere) if isinstance(data, ServerList) else _lines(answer)
     text = "".join(f"{clean(masking.text(line))}\n" for line in lines)
     return text if answer.error is None or isinstance(data, StopResults) else ""
 
@@ -101,7 +103,8 @@ def clean(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\t" else f"\\x{ord(char):02x}" for char in text)
 
 
-def _lines(data: Any) -> list[str]:
+def _lines(answer: Answer) -> list[str]:
+    data = answer.data
     for kind, show in _SHOWN:
         if isinstance(data, kind):
             return show(data)
@@ -109,7 +112,9 @@ def _lines(data: Any) -> list[str]:
         return [str(data["url"])]
     if isinstance(data, dict) and "version" in data:
         return [f"devsup {data['version']} (Python {data['python']}, {data['platform']})"]
-    return [str(data)]
+    if answer.verb == "help":
+        return [str(data)]
+    return list(verbs.module(answer.verb).lines(data))
 
 
 # -- start, restart, wait ------------------------------------------------------------------------------
@@ -186,10 +191,11 @@ def rows(
 
 def _list(listed: ServerList, *, projects: bool) -> list[str]:
     heading, cells = rows(listed, projects=projects)
-    return _aligned([heading, *cells])
+    return aligned([heading, *cells])
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
@@ -22,7 +22,7 @@ from rich.text import Text
 
 from devsup import logs, masking
 from devsup.cli import answer as answers
-from devsup.cli import handlers, plain
+from devsup.cli import handlers, plain, verbs
 from devsup.models import ENDED_STATES, LogPage, ServerList, StartResult, State, StopResults
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def show(answer: Answer) -> int:
         text = masking.text(answer.data.text)
     elif isinstance(answer.data, ServerList) and out.console.is_terminal:
         text = out.drawn(_listed(answer.data, projects=answer.everywhere))
+    elif answer.data is not None and out.console.is_terminal and (drawn := verbs.drawn(answer.verb)):
+        text = out.drawn(drawn(answer.data))
     else:
         text = out.lines(plain.render(answer), _highlight(answer))
     failed = answers.write(text)
@@ -132,7 +134,7 @@ class _Page:
         self._paper = io.StringIO()
         self.console = _console(self._paper, terminal=_console(stream).is_terminal)
 
-    def drawn(self, thing: Table | Text) -> str:
+    def drawn(self, thing: RenderableType) -> str:
         """Return ``thing`` as the stream shows it."""
         self.console.print(thing)
         return self._paper.getvalue()

@@ -21,7 +21,12 @@ __all__ = ["Job", "read", "remove", "write"]
 
 
 class Job(Record):
-    """Everything but the environment. ``port`` is the port asked for; ``probe`` the kind's readiness data."""
+    """
+    Everything but the environment.
+
+    ``port`` is the port asked for; ``probe`` the kind's readiness data; ``policy`` says how long the server
+    lives and what becomes of it when it ends by itself, with a key only for what is not as usual.
+    """
 
     id: str
     generation: int
@@ -42,6 +47,7 @@ class Job(Record):
     log: str
     owner: str | None
     started_at: int
+    policy: dict[str, Any]
 
 
 def write(path: str, job: Job) -> None:

@@ -60,6 +60,7 @@ def launch_guard(
         log=row.log,
         owner=row.owner,
         started_at=row.started_at,
+        policy=plan.policy,
     )
     os.makedirs(os.path.dirname(row.log), mode=0o700, exist_ok=True)
     jobs.write(home.job(row.id), job)

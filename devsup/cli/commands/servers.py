@@ -1,0 +1,237 @@
+"""The commands about one server after another: start, stop, list and their like."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from devsup.cli import complete, hints
+from devsup.cli.commands.options import Directory, Grace, Json, Target, Timeout, Verbose, app, call
+from devsup.cli.lane import Call
+from devsup.errors import UsageError
+
+__all__: list[str] = []
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup start                      the only app here
+  devsup start web --port auto      on a port of its own, the same every time
+  devsup start api -- npm run dev   any command, as `dev_server_api`
+  devsup start --env LOG=1 web      with a variable
+
+A server that already runs is reused. Exit 0: it answers, or a note says that it
+does not any more; 6: still starting, see `devsup wait`."""
+)
+def start(
+    context: typer.Context,
+    app: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="APP", help="App of this project, or the name for COMMAND.", autocompletion=complete.apps
+        ),
+    ] = None,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- COMMAND", help="What to run instead of the app's own script."),
+    ] = None,
+    *,
+    port: Annotated[
+        str | None,
+        typer.Option(
+            "--port",
+            metavar="N|auto",
+            help="Port to serve on; `auto` picks a free one, the same every time.",
+            autocompletion=complete.ports,
+        ),
+    ] = None,
+    timeout: Timeout = 45.0,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is started.")] = False,
+    env: Annotated[
+        list[str] | None, typer.Option("--env", metavar="K=V", help="Variable for the server; repeatable.")
+    ] = None,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Start a server, or find it running; wait until it answers."""
+    if command:
+        rest = context.obj["rest"] if isinstance(context.obj, dict) else None
+        given = {"app": app, "command": [*command, *(rest or ())], "env": env}
+        raise UsageError(
+            f"unexpected argument `{command[0]}`: a command comes after `--`",
+            hint=hints.start(given, *(("--port", port) if port else ())),
+        )
+    command = context.obj["rest"] if isinstance(context.obj, dict) else None
+    return call("start", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup stop web
+  devsup stop 4711 :8081            by pid, by port
+  devsup stop --all                 everything of this project
+
+A process that devsup did not start is refused, never signalled."""
+)
+def stop(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TARGET", help="Apps, sessions, pids or :ports.", autocompletion=complete.targets
+        ),
+    ] = None,
+    *,
+    all: Annotated[bool, typer.Option("--all", help="Every server of this project.")] = False,  # noqa: A002 - the flag's name
+    grace: Grace = 5.0,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="End what detached itself on purpose, too (editors, watchman).")
+    ] = False,
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="Beyond this project.")] = False,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Stop servers with all their processes; say what was seen."""
+    return call("stop", locals())
+
+
+@app.command(
+    "list",
+    epilog="""\b
+Examples:
+  devsup list
+  devsup list --everywhere          every project of yours
+  devsup ls -a                      ended ones, too""",
+)
+def list_(
+    *,
+    all: Annotated[bool, typer.Option("-a", "--all", help="Ended servers, too.")] = False,  # noqa: A002 - the flag's name
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="Every project.")] = False,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """List the servers of this project (also: ls, ps)."""
+    return call("list", locals())
+
+
+app.command("ls", hidden=True)(list_)
+app.command("ps", hidden=True)(list_)
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup status web
+  devsup status :3000"""
+)
+def status(
+    target: Target, *, json: Json = False, directory: Directory = None, verbose: Verbose = False
+) -> Call:
+    """Show one server, also an ended one, with its processes."""
+    return call("status", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup logs web -n 50
+  devsup logs web -f                follow until the server ends
+  devsup logs web --json --after 3:1024 --wait 20
+
+The answer's `next_cursor` is where the next page begins: give it back with --after."""
+)
+def logs(
+    target: Target,
+    *,
+    lines: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            "--lines",
+            metavar="N",
+            help="The last N lines (without --after: 100).",
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the server ends.")] = False,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="CURSOR", help="What came after this cursor.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None,
+        typer.Option("--max-bytes", metavar="N", help="At most N bytes in one answer."),
+    ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option("--wait", metavar="S", help="Wait up to S seconds for something new."),
+    ] = None,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Show what a server has written, also an ended one."""
+    return call("logs", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup url web
+  curl "$(devsup url web)\""""
+)
+def url(target: Target, *, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
+    """Print the address on which a server really listens."""
+    return call("url", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup wait web
+  devsup wait web --gone --timeout 10"""
+)
+def wait(
+    target: Target,
+    *,
+    gone: Annotated[
+        bool, typer.Option("--gone/--ready", help="Until it has ended, or until it answers.")
+    ] = False,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds to wait.")] = 45.0,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Wait until a server is ready, or gone."""
+    return call("wait", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup restart web"""
+)
+def restart(
+    target: Target,
+    *,
+    timeout: Timeout = 45.0,
+    grace: Grace = 5.0,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """
+    Stop a server and run it again as it was.
+
+    With the same command, environment and port; its next log begins anew.
+    """
+    return call("restart", locals())
+
+
+@app.command()
+def version(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
+    """Show the version."""
+    return call("version", locals())
