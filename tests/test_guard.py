@@ -147,7 +147,6 @@ def test_the_environment_is_the_callers_with_few_changes(servers: Servers) -> No
 
 
 @LINUX_ONLY
-@pytest.mark.xfail(strict=True, reason="`launch_guard` hands on the locale that Python gave the command")
 def test_a_caller_without_a_locale_has_a_server_without_one(servers: Servers) -> None:
     port = free_port()
     bare: dict[str, str | None] = dict.fromkeys(name for name in os.environ if name[:3] in {"LC_", "LAN"})

@@ -467,7 +467,7 @@ class Guard:
     def _environ(self) -> dict[bytes, bytes]:
         job = self.job
         environ = dict(os.environb)
-        if not _was_given(b"LC_CTYPE"):
+        if not system.was_given(b"LC_CTYPE"):
             environ.pop(b"LC_CTYPE", None)
         marker = Marker(job.home, job.project, job.session, job.id, self.generation)
         environ[MARKER.encode()] = os.fsencode(str(marker))
@@ -510,12 +510,6 @@ def _plain(ended: Ended | None) -> dict[str, object] | None:
     for name in ("survivors", "left_running"):
         plain[name] = [member.asdict() for member in plain[name]]
     return plain
-
-
-def _was_given(name: bytes) -> bool:
-    # Where the caller has no locale, Python gives itself one, and its children too (PEP 538).
-    block = system.environ(os.getpid())
-    return block is None or block.startswith(name + b"=") or b"\0" + name + b"=" in block
 
 
 def _place(found: Found) -> dict[str, Any]:

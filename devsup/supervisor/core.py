@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from devsup import identity
+from devsup import identity, system
 from devsup.errors import Interrupted, NotFound, NotReady, UsageError
 from devsup.models import (
     LogPage,
@@ -93,7 +93,7 @@ class Supervisor:
         :raises NotReady: the deadline is over; it goes on starting
         """
         deadline = time.monotonic() + timeout
-        environ = os.environ if environ is None else environ
+        environ = _inherited() if environ is None else environ
         given = [*command] if command else None
         try:
             from devsup.supervisor.start import Starter
@@ -367,3 +367,14 @@ class Supervisor:
     def cleanup(self, *, grace: float = STOP_GRACE) -> StopResults:
         """Stop all servers of this project; see `stop`."""
         return self.stop(everything=True, grace=grace)
+
+
+#: What Python sets `LC_CTYPE` to where the caller has no locale.
+_PYTHONS_LOCALES = ("C.UTF-8", "C.utf8", "UTF-8")
+
+
+def _inherited() -> Mapping[str, str]:
+    """Return the environment that this process was given or has made, without what Python did by itself."""
+    if os.environ.get("LC_CTYPE") not in _PYTHONS_LOCALES or system.was_given(b"LC_CTYPE"):
+        return os.environ
+    return {name: value for name, value in os.environ.items() if name != "LC_CTYPE"}

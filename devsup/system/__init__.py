@@ -106,4 +106,16 @@ __all__ = [
     "set_title",
     "socket_inodes",
     "uid",
+    "was_given",
 ]
+
+
+def was_given(name: bytes) -> bool:
+    """
+    Tell whether this process was executed with the variable ``name``.
+
+    Where the caller has no locale Python gives itself one, in its environment and so in that of its children
+    (PEP 538).
+    """
+    block = environ(os.getpid())
+    return block is None or block.startswith(name + b"=") or b"\0" + name + b"=" in block
