@@ -164,6 +164,8 @@ start
 start web --port 3000
 start web --port=3000 --timeout=10 --no-wait
 start --timeout 2.5 web
+start web --restart always --idle-timeout=15m --ttl 2h
+start --with-parent 4711 web
 start --env A=1 --env B=2 --env C=a=b web
 start web -C /tmp -v
 start -C/tmp

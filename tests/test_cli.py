@@ -189,6 +189,7 @@ def test_the_version_is_said_in_both_ways(call: Callable[..., Said], home: Path)
 def test_options_reach_the_supervisor(call: Callable[..., Said], supervisor: StandIn) -> None:
     call("start", "web", "--port", "3001", "--timeout", "7", "--no-wait", "--env", "A=b=c", "--env", "D=")
     call("start", "--port", "auto", "--", "vite", "--host")
+    call("start", "--restart", "always", "--ttl=2h", "--idle-timeout", "9m", "--with-parent", "7")
     call("stop", "web", ":80", "--grace", "1", "--sweep", "--everywhere")
     call("stop", "--all")
     call("ls", "-a", "--everywhere")
@@ -196,6 +197,7 @@ def test_options_reach_the_supervisor(call: Callable[..., Said], supervisor: Sta
     call("logs", "web", "-n", "5", "--after", "3:1", "--max-bytes", "9", "--wait", "0.5")
     call("restart", "web", "--timeout", "8", "--grace", "2")
     start = {"command": None, "port": None, "timeout": 45.0, "wait": True, "env": None}
+    start |= dict.fromkeys(("restart", "idle_timeout", "ttl", "with_parent"), None)
     stop = {"everything": False, "grace": 5.0, "sweep": False, "everywhere": False}
     assert supervisor.calls == [
         (
@@ -204,6 +206,11 @@ def test_options_reach_the_supervisor(call: Callable[..., Said], supervisor: Sta
             start | {"port": 3001, "timeout": 7.0, "wait": False, "env": {"A": "b=c", "D": ""}},
         ),
         ("start", (None,), start | {"port": "auto", "command": ["vite", "--host"]}),
+        (
+            "start",
+            (None,),
+            start | {"restart": "always", "ttl": "2h", "idle_timeout": "9m", "with_parent": 7},
+        ),
         ("stop", (["web", ":80"],), stop | {"grace": 1.0, "sweep": True, "everywhere": True}),
         ("stop", ([],), stop | {"everything": True}),
         ("list", (), {"everywhere": True, "ended": True}),

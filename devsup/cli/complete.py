@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from devsup.models import Server
 
-__all__ = ["apps", "ports", "targets"]
+__all__ = ["apps", "ports", "restarts", "targets"]
 
 
 def apps(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -53,6 +53,13 @@ def ports(incomplete: str) -> list[tuple[str, str]]:
     """Return the one port that is a word."""
     del incomplete
     return [("auto", "a free port, the same every time")]
+
+
+def restarts(incomplete: str) -> list[tuple[str, str]]:
+    """Return when a server may be run again."""
+    del incomplete
+    what = ("it stays down", "when it ends by itself", "also after a clean end, and from the first try on")
+    return [*zip(("no", "on-failure", "always"), what, strict=True)]
 
 
 def _servers() -> list[Server]:

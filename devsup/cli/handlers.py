@@ -227,6 +227,10 @@ def _start(supervisor: Supervisor, options: Options, progress: Listener) -> tupl
         timeout=options["timeout"],
         wait=not options["no_wait"],
         env=environment or None,
+        restart=options["restart"],
+        idle_timeout=options["idle_timeout"],
+        ttl=options["ttl"],
+        with_parent=options["with_parent"],
         on_progress=progress,
     )
     return result, None

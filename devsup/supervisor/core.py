@@ -77,6 +77,10 @@ class Supervisor:
         wait: bool = True,
         env: Mapping[str, str] | None = None,
         environ: Mapping[str, str] | None = None,
+        restart: str | None = None,
+        idle_timeout: str | float | None = None,
+        ttl: str | float | None = None,
+        with_parent: int | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> StartResult:
         """
@@ -84,6 +88,10 @@ class Supervisor:
 
         ``port`` is a number or ``"auto"``; ``env`` is added to ``environ``, by default this process's
         environment; ``timeout`` is one deadline in seconds, over all of it.
+
+        A new server is run again when it ends by itself where ``restart`` is ``"on-failure"`` or
+        ``"always"``; it is stopped after ``ttl``, when nobody has used it for ``idle_timeout`` (seconds, or a
+        text such as ``"15m"``; 0 for never), and when the process ``with_parent`` ends.
 
         :raises NotFound, Ambiguous, UsageError, ConfigInvalid: there is no such app, or not only one
         :raises MissingExecutable, MissingDependencies: it cannot run; nothing was started
@@ -99,6 +107,13 @@ class Supervisor:
             from devsup.supervisor.start import Starter
 
             plan = self._plan(app, given, port=port, env=env, environ=environ)
+            if any(one is not None for one in (restart, idle_timeout, ttl, with_parent)):
+                from devsup.apps import policy
+
+                asked = policy.asked(
+                    restart=restart, idle_timeout=idle_timeout, ttl=ttl, with_parent=with_parent
+                )
+                plan = plan.replace(policy=policy.merged(plan.policy, asked))
             ensure_home(self.home)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing was started") from None

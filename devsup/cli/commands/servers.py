@@ -21,6 +21,7 @@ Examples:
   devsup start web --port auto      on a port of its own, the same every time
   devsup start api -- npm run dev   any command, as `dev_server_api`
   devsup start --env LOG=1 web      with a variable
+  devsup start --restart on-failure --idle-timeout 15m web
 
 A server that already runs is reused. Exit 0: it answers, or a note says that it
 does not any more; 6: still starting, see `devsup wait`."""
@@ -51,6 +52,26 @@ def start(
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is started.")] = False,
     env: Annotated[
         list[str] | None, typer.Option("--env", metavar="K=V", help="Variable for the server; repeatable.")
+    ] = None,
+    restart: Annotated[
+        str | None,
+        typer.Option(
+            "--restart",
+            metavar="no|on-failure|always",
+            help="Run it again when it ends by itself.",
+            autocompletion=complete.restarts,
+        ),
+    ] = None,
+    idle_timeout: Annotated[
+        str | None,
+        typer.Option("--idle-timeout", metavar="15m", help="Stop it when nobody used it for so long."),
+    ] = None,
+    ttl: Annotated[
+        str | None, typer.Option("--ttl", metavar="2h", help="Stop it so long after its start.")
+    ] = None,
+    with_parent: Annotated[
+        int | None,
+        typer.Option("--with-parent", metavar="PID", help="Stop it when this process ends."),
     ] = None,
     json: Json = False,
     directory: Directory = None,
