@@ -209,6 +209,9 @@ wait web --gone
 wait web --gone --timeout 1
 restart web
 restart web --timeout 10 --grace 1
+schema
+schema stop
+schema --json list
 """
 
 #: Those, and what the help texts show.

@@ -24,6 +24,7 @@ from jsonschema.exceptions import ValidationError
 from referencing import Registry, Resource
 
 from devsup import errors
+from devsup.cli import contract
 from devsup.cli.grammar import VERBS
 from devsup.models import (
     LogPage,
@@ -67,6 +68,8 @@ def checked(answer: Answer, verb: str) -> dict[str, Any]:
     validate("envelope", envelope)
     if envelope["data"] is not None:
         validate(verb, envelope["data"])
+    if verb in VERBS:
+        Draft202012Validator(contract.schema(verb)).validate(envelope)
     code = envelope["error"]["code"] if envelope["error"] else None
     assert answer.code == EXITS[code], answer
     return envelope

@@ -76,14 +76,15 @@ def error_classes() -> list[type[errors.DevsupError]]:
     return found
 
 
-def test_the_readme_lists_every_exit_code() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/contract.md"])
+def test_the_page_lists_every_exit_code(page: str) -> None:
     """Scripts are written from this table."""
     expected: dict[int, tuple[set[str], bool]] = {}
     for one in error_classes():
         codes, retryable = expected.setdefault(one.exit_code, (set(), one.retryable))
         assert retryable is one.retryable, f"{one} and others of exit {one.exit_code} disagree"
         codes.add(one.code)
-    rows = re.findall(r"^\| (\d+) \| (.+?) \| (yes|) ?\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| (.+?) \| (yes|) ?\|$", (ROOT / page).read_text(), re.MULTILINE)
     table = {
         int(exit_code): (set(re.findall(r"`(\w+)`", codes)), again == "yes")
         for exit_code, codes, again in rows
@@ -95,7 +96,7 @@ def test_the_readme_lists_every_exit_code() -> None:
 def test_the_readme_lists_every_command() -> None:
     from devsup.cli.grammar import VERBS
 
-    documented = re.findall(r"^\| `(\w+)[ `]", (ROOT / "README.md").read_text(), re.MULTILINE)
+    documented = re.findall(r"^\| `([\w-]+)[ `]", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(VERBS)
 
 
@@ -103,7 +104,7 @@ def test_the_readme_shows_flags_that_exist() -> None:
     from devsup.cli.grammar import VERBS
 
     for line in (ROOT / "README.md").read_text().splitlines():
-        if (row := re.match(r"\| `(\w+)[ `]", line)) is not None:
+        if (row := re.match(r"\| `([\w-]+)[ `]", line)) is not None:
             options = VERBS[row[1]][0]
             assert [flag for flag in re.findall(r"`(--?[a-z-]+)", line) if flag not in options] == [], line
 

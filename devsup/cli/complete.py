@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from devsup.models import Server
 
-__all__ = ["apps", "ports", "restarts", "targets"]
+__all__ = ["apps", "ports", "restarts", "targets", "verbs"]
 
 
 def apps(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -60,6 +60,13 @@ def restarts(incomplete: str) -> list[tuple[str, str]]:
     del incomplete
     what = ("it stays down", "when it ends by itself", "also after a clean end, and from the first try on")
     return [*zip(("no", "on-failure", "always"), what, strict=True)]
+
+
+def verbs(incomplete: str) -> list[str]:
+    """Return the commands."""
+    from devsup.cli.grammar import VERBS
+
+    return [verb for verb in VERBS if verb.startswith(incomplete)]
 
 
 def _servers() -> list[Server]:

@@ -232,4 +232,21 @@ VERBS: dict[str, Any] = {
             "verbose": False,
         },
     ),
+    "schema": (
+        {
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (("command", False, False),),
+        None,
+        {
+            "command": None,
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
 }

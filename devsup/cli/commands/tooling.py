@@ -1,0 +1,35 @@
+"""The commands for programs and the agents that call them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from devsup.cli import complete
+from devsup.cli.commands.options import Directory, Json, Verbose, app, call
+from devsup.cli.lane import Call
+
+__all__: list[str] = []
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup schema start               one JSON Schema of its whole answer
+  devsup schema --json              every command: read, write or destructive"""
+)
+def schema(
+    command: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="COMMAND", help="Whose answer; without: every command.", autocompletion=complete.verbs
+        ),
+    ] = None,
+    *,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Show the JSON Schema of a command's answer."""
+    return call("schema", locals())
