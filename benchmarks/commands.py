@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,29 +20,40 @@ WEB = str(ROOT / "tests" / "servers" / "web.py")
 FIRST_PORT = 9100
 
 
+#: Listens on a port of the kernel's choice, and costs nothing.
+LISTENER = "import _socket, time; s = _socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); time.sleep(1e4)"
+
+
 def run(copy: Installed, rounds: int) -> list[Figure]:
     """Measure list with 1 and 100 servers, start and stop, and two commands at a terminal."""
     figures = []
-    start_sleeper(copy, 0)
-    for count in (1, 100):
-        for number in range(1, count):
-            start_sleeper(copy, number)
-        value, bare = paired(
-            lambda: copy.devsup("list", "--json").wall, lambda: copy.bare().wall, rounds=rounds
-        )
-        servers = "server" if count == 1 else "servers"
-        figures.append(
-            figure(f"list --json, {count} {servers}", value * 1e3, "ms", budget=3, reference=bare * 1e3)
-        )
-    copy.devsup("stop", "--all", "--json")
+    # An editor, say, which belongs to no server: each of those without a port may have opened its socket.
+    with subprocess.Popen([copy.python, "-I", "-S", "-c", LISTENER]) as stranger:
+        try:
+            figures += listing(copy, rounds, "without a port", ["sleep", "1000"])
+            figures += listing(copy, rounds, "listening", [copy.python, "-I", "-S", "-c", LISTENER])
+        finally:
+            stranger.kill()
     figures += start_and_stop(copy, rounds)
     figures += at_terminal(copy, rounds)
     return figures
 
 
-def start_sleeper(copy: Installed, number: int) -> None:
-    """Start a server that costs nothing."""
-    copy.devsup("start", f"sleeper{number}", "--no-wait", "--json", "--", "sleep", "1000")
+def listing(copy: Installed, rounds: int, what: str, command: list[str]) -> list[Figure]:
+    """Measure `list` with 1 and 100 servers of one sort."""
+    figures = []
+    for first, count in ((0, 1), (1, 100)):
+        for number in range(first, count):
+            copy.devsup("start", f"app{number}", "--no-wait", "--json", "--", *command)
+        for number in range(first, count):
+            copy.devsup("wait", f"app{number}", "--json")
+        value, bare = paired(
+            lambda: copy.devsup("list", "--json").wall, lambda: copy.bare().wall, rounds=rounds
+        )
+        name = f"list --json, {count} {what}"
+        figures.append(figure(name, value * 1e3, "ms", budget=3, reference=bare * 1e3))
+    copy.devsup("stop", "--all", "--json")
+    return figures
 
 
 def start_and_stop(copy: Installed, rounds: int) -> list[Figure]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from devsup import Supervisor, readiness
 from tests.serving import Servers, alive, next_app, pid_at, process, script
-from tests.support import free_port, server_argv, wait_until
+from tests.support import free_port, is_listening, server_argv, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from devsup.tree import Tree
     from tests.support import Devsup
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
@@ -205,3 +208,57 @@ def test_a_command_that_puts_itself_into_the_background_is_tracked(servers: Serv
     servers.state_becomes("job", "exited")
     servers.devsup("stop", "job")
     servers.nothing_stays(port)
+
+
+# -- whose a socket is -----------------------------------------------------------------------------
+
+#: Starts the program in its last arguments as a child, or as an orphan of its own session and group.
+PARENT = """
+import os, sys, time
+if os.fork() == 0:
+    if sys.argv[1] == "orphan":
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+    os.execv(sys.argv[2], sys.argv[2:])
+time.sleep(1000)
+"""
+LATE = """
+import os, socket, sys, time
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+with socket.socket() as listener:
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("how", ["child", "orphan"])
+def test_a_list_looks_for_addresses_only_where_a_socket_may_be_the_servers(
+    servers: Servers, temporary: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """With an editor's socket about, a hundred servers without a port were each looked at in full."""
+    looked: list[str] = []
+    find = readiness.find
+
+    def find_and_tell(tree: Tree, **how: Any) -> readiness.Found | None:
+        looked.append(tree.id)
+        return find(tree, **how)
+
+    monkeypatch.setattr(readiness, "find", find_and_tell)
+    devsup = Supervisor(str(servers.project), str(servers.home))
+    gate = temporary / "gate"
+    late = [*script(temporary, "late", LATE), str(gate)]
+    idle = servers.start("idle", "sleep", "1000")
+    servers.start("late", *script(temporary, "parent", PARENT), how, *late)
+    with socket.socket() as editor:
+        editor.bind(("127.0.0.1", 0))
+        editor.listen()
+        assert [server.state.value for server in devsup.list().servers] == ["running", "running"]
+        assert looked == [], "no socket is theirs"
+        gate.touch()
+        assert is_listening(wait_until(lambda: devsup.list().servers[1].port or 0))
+        assert idle["id"] not in looked
+    servers.stop("idle")
+    servers.stop("late")

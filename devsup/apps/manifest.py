@@ -7,10 +7,10 @@ app from starting. Whoever needs that very file raises `Broken.error()`.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 
+from devsup import compactjson
 from devsup.errors import ConfigInvalid
 from devsup.records import Record
 
@@ -75,14 +75,24 @@ def read(folder: str) -> Package | Broken | None:
     if len(raw) > MAX_BYTES:
         return Broken(folder, f"is larger than {MAX_BYTES >> 20} MiB")
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        return Broken(folder, f"not valid JSON: {_lowered(error.msg)}", error.lineno, error.colno, text)
+        data = compactjson.loads(text)
     except (ValueError, RecursionError):
-        return Broken(folder, "not valid JSON: nested too deeply or a number too long", text=text)
+        return _no_json(folder, text)
     if not isinstance(data, dict):
         return Broken(folder, "not a JSON object", 1, 1, text)
     return _package(folder, data)
+
+
+def _no_json(folder: str, text: str) -> Broken:
+    import json  # it tells the place of a mistake
+
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return Broken(folder, f"not valid JSON: {_lowered(error.msg)}", error.lineno, error.colno, text)
+    except (ValueError, RecursionError):
+        pass
+    return Broken(folder, "not valid JSON: nested too deeply or a number too long", text=text)
 
 
 def pnpm_workspaces(folder: str) -> list[str] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from devsup import filenames, masking
+from devsup import compactjson, filenames, masking
 from devsup.records import Record
 
 TYPE_CHECKING = False
@@ -42,8 +42,6 @@ class Answer(Record):
 
 def document(answer: Answer, *, ascii_only: bool = False) -> str:
     """Return the JSON envelope of ``answer`` on one line, secrets masked."""
-    import json
-
     error, data = answer.error, answer.data
     notes = list(answer.notes)
     if isinstance(data, Record):
@@ -69,7 +67,7 @@ def document(answer: Answer, *, ascii_only: bool = False) -> str:
 
     def dump(value: Any) -> str:
         # A lone surrogate (a path that is no UTF-8) stays one: `write` escapes it the way JSON does.
-        return json.dumps(value, ensure_ascii=ascii_only, separators=(",", ":"), default=_plain)
+        return compactjson.dumps(value, ascii_only=ascii_only, default=_plain)
 
     text = dump(envelope)
     looked_at = text
@@ -78,7 +76,7 @@ def document(answer: Answer, *, ascii_only: bool = False) -> str:
         looked_at = " ".join(word for server in answer.data.servers for word in server.command)
     text = dump(masking.value(envelope)) if masking.suspicious(looked_at) else text
     # Programs read the answer as UTF-8, whatever the locale of this process.
-    return text if filenames.SAME else dump(filenames.portable_all(json.loads(text)))
+    return text if filenames.SAME else dump(filenames.portable_all(compactjson.loads(text)))
 
 
 def _plain(value: Any) -> Any:

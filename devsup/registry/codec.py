@@ -6,9 +6,9 @@ Pure functions. What does not decode was not written by devsup: `Undecodable` me
 
 from __future__ import annotations
 
-import json
 import os
 
+from devsup import compactjson
 from devsup.filenames import native, native_all, portable, portable_all
 from devsup.models import Event, Identity, Row, State, StopClaim
 
@@ -49,15 +49,12 @@ class Undecodable(Exception):
     """A value that devsup did not write."""
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
-
-
 def _dumps(value: Any) -> str:
-    return _encode(portable_all(value))
+    return compactjson.dumps(portable_all(value))
 
 
 def _loads(stored: str) -> Any:
-    return native_all(json.loads(stored))
+    return native_all(compactjson.loads(stored))
 
 
 def text(value: str | bytes) -> str | bytes:

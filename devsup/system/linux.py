@@ -55,6 +55,8 @@ __all__ = [
 _PID_MAX = 0x7FFFFFFF
 #: The pid namespace of the machine itself, above all others (PROC_PID_INIT_INO of the kernel).
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC
+#: Of /proc/PID/task, whatever the thread's number: an only thread has the number of its process.
+_LINKS_OF_ONE_THREAD = 3
 #: The initial time namespace (PROC_TIME_INIT_INO of the kernel).
 _FIRST_TIME_NAMESPACE = 0xEFFFFFFA
 
@@ -143,13 +145,15 @@ def children(pid: int) -> list[int]:
     if not CAPABILITIES.children_file:
         return _children_by_scan(pid)
     found: list[int] = []
+    folder = f"/proc/{pid}/task"
     try:
-        tasks = os.listdir(f"/proc/{pid}/task")
+        # Its links are two and one for each thread: listing them costs more than all the rest.
+        tasks = [str(pid)] if os.stat(folder).st_nlink == _LINKS_OF_ONE_THREAD else os.listdir(folder)
     except OSError:
         return found
     for task in tasks:
         try:
-            found.extend(map(int, read(f"/proc/{pid}/task/{task}/children").split()))
+            found.extend(map(int, read(f"{folder}/{task}/children").split()))
         except OSError:  # this thread has ended; its children went to another one
             continue
     return found
