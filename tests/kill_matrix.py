@@ -180,7 +180,7 @@ def steps_of(scene: Scene) -> list[Step]:
 _LOOKS = (
     "FileLock._open: open", "FileLock._take: flock", "FileLock.close: close", "_connect: connect",
     "_connect: execute", "_verify: execute", "Database.close: close", "rows: execute", "read: execute",
-    "ended: execute", "Hearing.wait: poll", "Hearing.wait: read", "Guard._see_leader: waitid", "_log: write",
+    "ended: execute", "Hearing.wait: poll", "Hearing.wait: read", "Charge.see_leader: waitid", "say: write",
     "_turn: poll", "_wait_for_exit: poll", ": select", "_run: poll", "leases: execute", "_fill: close",
     "_close_handle: close", "_forget_handle: close", "pthread_sigmask", "Changes", "_rows: execute",
 )  # fmt: skip

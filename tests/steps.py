@@ -3,8 +3,8 @@ Stop, signal or kill a process at any one of its steps; only tests can install i
 
 A step is a call of a C function by which a process changes, or waits for, something outside itself (a write,
 a statement, a fork, a signal, a poll), made by a function of devsup. Its name says who called what:
-`Guard._end > Transactions._transact: execute`. Something is done to the process *before* the call; what comes
-after the last one cannot be told from the end of the process.
+`Book.finish > Transactions._transact: execute`. Something is done to the process *before* the call; what
+comes after the last one cannot be told from the end of the process.
 
 The plan comes in the environment variable `STEPS`: JSON, a list of objects ``{"role", "step", "nth", "do",
 "path"}``. Roles: ``command`` is a devsup command, ``guard`` its guard, ``child`` the server's first process

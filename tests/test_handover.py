@@ -46,7 +46,7 @@ from devsup.guard import __main__ as start
 start.detach()
 import signal, time
 from devsup import identity
-from devsup.guard import loop
+from devsup.guard import charge, loop
 from devsup.registry import Registry
 
 def wait_for(name):
@@ -426,7 +426,7 @@ def test_without_a_subreaper_the_end_of_a_background_command_is_seen(handover: H
     """It is nobody's child and listens nowhere; and no look for a listener shows it by the way."""
     row = handover.reserve("/bin/sh", "-c", "while [ ! -e leave ]; do sleep 0.05; done &")
     environ = {**os.environ, "DEVSUP_WITHOUT": "subreaper"}
-    with handover.guard(row, "loop.Watch.relax = loop.Watch.stop", environ) as hearing:
+    with handover.guard(row, "charge.Watch.relax = charge.Watch.stop", environ) as hearing:
         assert hearing.wait("r", time.monotonic() + 30)
     now = handover.row(row)
     assert now is not None

@@ -57,11 +57,11 @@ BEFORE_SPAWNING = ("command", "spawn: posix_spawn")
 BEFORE_CLAIMING = ("guard", "claim: execute")
 BEFORE_RECORDING = ("guard", "Guard._launch > FileLock._open: open")
 BEFORE_RUNNING = ("guard", "Gated.release: write")
-BEFORE_READY = ("guard", "Guard._write > FileLock._open: open")
+BEFORE_READY = ("guard", "Book.write > FileLock._open: open")
 #: The second time: it has read the row and seen that the old guard is dead.
 BEFORE_TAKING_OVER = ("guard", "Guard._take_over > FileLock._open: open")
 #: Between two generations; who stands here holds no lock, as none of these does.
-BEFORE_GOING_ON = ("guard", "Guard._restart > FileLock._open: open")
+BEFORE_GOING_ON = ("guard", "Book.begin_generation > FileLock._open: open")
 
 
 @pytest.fixture

@@ -8,6 +8,10 @@ it.
 * ``table``     the states, and what each event does in each of them
 * ``launch``    the child is recorded before it runs
 * ``watch``     readiness, as timers and descriptors of the guard's loop
+* ``charge``    what a guard knows of its server
+* ``book``      what it reads and writes in the registry
+* ``talk``      signals, and the pipe of the caller
+* ``endings``   the tree first, then the row
 * ``loop``      one `poll()` over signals, processes, probes and timers
 
 A guard loads all it needs before it claims its server: its own package may be removed while it runs.

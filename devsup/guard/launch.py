@@ -13,13 +13,15 @@ import select
 import signal
 import sys
 
+from devsup import system
 from devsup.records import Record
+from devsup.tree import MARKER, Marker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.guard.job import Job
 
-__all__ = ["ExecFailed", "Gated", "fork"]
+__all__ = ["ExecFailed", "Gated", "environment", "fork"]
 
 #: Exit status of a child that could not execute its command; shells use it for "not found".
 _EXEC_FAILED = 127
@@ -73,6 +75,16 @@ class Gated(Record):
         os.close(self.report)
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return (code, None) if code >= 0 else (None, -code)
+
+
+def environment(job: Job) -> dict[bytes, bytes]:
+    """Return the environment of the server: this guard's, with the marker of the generation."""
+    environ = dict(os.environb)
+    if not system.was_given(b"LC_CTYPE"):
+        environ.pop(b"LC_CTYPE", None)
+    marker = Marker(job.home, job.project, job.session, job.id, job.generation)
+    environ[MARKER.encode()] = os.fsencode(str(marker))
+    return environ
 
 
 def fork(job: Job, environ: dict[bytes, bytes], log: int) -> Gated:

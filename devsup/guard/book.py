@@ -1,0 +1,142 @@
+"""
+What a guard reads and writes in the registry: every write names the generation, so that one which comes too
+late changes nothing.
+
+Whatever is the matter with the registry, the server is still to be guarded: what it would not take is kept
+and offered again. For the guard's one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+
+from devsup.clock import now_ms
+from devsup.errors import DevsupError
+from devsup.guard import job as jobs
+from devsup.paths import Home
+from devsup.readiness import url_of
+from devsup.registry import Registry, recovery
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from devsup.guard.charge import Charge
+    from devsup.guard.children import Exit
+    from devsup.guard.job import Job
+    from devsup.models import State, StopClaim
+    from devsup.readiness import Found
+    from devsup.shutdown import Ended
+
+__all__ = ["FAILURES", "Book", "place", "say"]
+
+#: What a registry that cannot be used raises.
+FAILURES = (DevsupError, sqlite3.Error, OSError)
+#: Pauses between tries to write the end of a server to a registry that cannot be written.
+_END_PAUSES = (0.1, 0.5, 2.0)
+#: Seconds between tries to write what a registry would not take; they double up to the second number.
+_AGAIN = (0.1, 5.0)
+
+
+class Book:
+    """The registry, as the guard of one server uses it."""
+
+    def __init__(self, charge: Charge) -> None:
+        self.charge = charge
+        self.home = Home(charge.job.home)
+        # Named here so that it is loaded: a guard may be the first to meet a damaged registry.
+        self.registry = Registry(self.home, rebuild=lambda: recovery.living(self.home))
+        #: What the registry has not taken yet, and when it is asked again.
+        self._unwritten: dict[str, Any] = {}
+        self._pause = 0.0
+        self.due: float | None = None
+
+    def write(self, **fields: Any) -> None:
+        """Have the registry take ``fields``, and what it has not taken before; it is asked until it does."""
+        self._unwritten.update(fields)
+        try:
+            self.registry.update(self.charge.job.id, self.charge.generation, **self._unwritten)
+        except FAILURES as error:
+            first, longest = _AGAIN
+            self._pause = min(self._pause * 2 or first, longest)
+            self.due = time.monotonic() + self._pause
+            say(f"cannot write {self._unwritten}: {error}")
+        else:
+            self.forget()
+            self._pause = 0.0
+
+    def forget(self) -> None:
+        """Offer what was not taken no more: it is about a generation that is over."""
+        self._unwritten, self.due = {}, None
+
+    def claim(self) -> StopClaim | None:
+        """Return how this generation is to be stopped; None where nobody has written that down."""
+        try:
+            row = self.registry.row(self.charge.job.id)
+        except FAILURES as error:
+            say(f"cannot read who asks: {error}")
+            return None
+        return row.stop if row is not None and row.generation == self.charge.generation else None
+
+    def begin_generation(self) -> Job | None:
+        """Close this generation and return the job of the next one; None where it has been ended."""
+        job = self.charge.job
+
+        def log_of(generation: int) -> str:
+            return self.home.log(job.project, job.session, generation)
+
+        row = self.registry.regenerate(job.id, job.generation, log_of)
+        return None if row is None else job.replace(generation=row.generation, log=row.log)
+
+    def write_job(self) -> None:
+        """Write what this guard runs now."""
+        try:
+            jobs.write(self.home.job(self.charge.job.id), self.charge.job)
+        except OSError as error:
+            say(f"cannot write the job: {error}")  # only a rebuilt registry would miss it
+
+    def finish(
+        self, state: State, left: Exit, *, ended: Ended | None, reason: str, by: str | None, keep: bool
+    ) -> None:
+        """Write the end."""
+        job, outcome = self.charge.job, _plain(ended)
+        # Before the row: killed in between, a row without a job is found dead by the next command, but nobody
+        # would look for a job without a row.
+        jobs.remove(self.home.job(job.id))
+        for pause in (*_END_PAUSES, None):
+            try:
+                self.registry.finish(
+                    job.id, job.generation, state=state, exit_code=left.code, signal=left.signal,
+                    reason=reason, by=by, outcome=outcome, keep=keep, at=now_ms(),
+                )  # fmt: skip
+                return
+            except FAILURES as error:
+                say(f"cannot write the end: {error}")
+                if pause is not None:
+                    time.sleep(pause)
+
+
+def _plain(ended: Ended | None) -> dict[str, object] | None:
+    if ended is None:
+        return None
+    plain = ended.asdict()
+    for name in ("survivors", "left_running"):
+        plain[name] = [member.asdict() for member in plain[name]]
+    return plain
+
+
+def place(found: Found) -> dict[str, Any]:
+    """Return the fields that say where the server is."""
+    return {
+        "port": found.listener.port,
+        "url": url_of(found.listener, found.scheme),
+        "listener_pid": found.pid,
+        "listener_inode": found.listener.inode,
+    }
+
+
+def say(text: str) -> None:
+    """Write a line to the guard's own log, which is descriptor 2."""
+    os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n".encode(errors="replace"))
