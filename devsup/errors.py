@@ -22,6 +22,7 @@ Every error a caller can see, and its exit status.
   x LimitReached           limit_reached          exit 10  retryable
   x RegistryUnusable       registry_unusable      exit 11
   x NotOurs                not_ours               exit 12
+  x OtherOwner             other_owner            exit 12
   x NameTaken              name_taken             exit 12
   x InsideItself           inside_itself          exit 12
   x Interrupted            interrupted            exit 130 retryable
@@ -54,6 +55,7 @@ __all__ = [
     "NotFound",
     "NotOurs",
     "NotReady",
+    "OtherOwner",
     "PortHeld",
     "PortTaken",
     "RegistryUnusable",
@@ -213,6 +215,12 @@ class NotOurs(DevsupError):
     """The process was not started by devsup, so it is not signalled."""
 
     code, exit_code = "not_ours", 12
+
+
+class OtherOwner(DevsupError):
+    """The server belongs to another owner, whom ``details["owner"]`` names."""
+
+    code, exit_code = "other_owner", 12
 
 
 class NameTaken(DevsupError):

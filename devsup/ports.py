@@ -13,29 +13,42 @@ import _socket
 import errno
 import os
 import sys
-from binascii import crc32
 
 from devsup import identity, masking, system
-from devsup.errors import PortTaken
 from devsup.records import Record
 from devsup.system import Listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from typing import Any
 
     from devsup.models import Row
 
-__all__ = ["AUTO_FIRST", "Holder", "auto_port", "ephemeral_low", "holder", "is_free", "listening"]
+__all__ = [
+    "AUTO_FIRST",
+    "BLOCKED",
+    "Holder",
+    "auto_range",
+    "ephemeral",
+    "holder",
+    "is_free",
+    "listening",
+    "server_of",
+]
 
 #: Automatic ports begin here: above the defaults of servers and what people type by hand.
 AUTO_FIRST = 10000
 #: Where automatic ports end even if the system's outgoing connections begin later.
 _AUTO_END = 32768
+_PORT_END = 65536
+#: Fewer ports than that are no range to choose from.
+_ENOUGH = 256
 _RANGE_FILE = "/proc/sys/net/ipv4/ip_local_port_range"
+#: Where nobody says: macOS, and RFC 6335.
+_DYNAMIC = (49152, 65535)
 #: Ports of the automatic range that browsers refuse to open (the "bad ports" of the Fetch standard).
-_BLOCKED = frozenset({10080})
+BLOCKED = frozenset({10080})
 #: Characters of a command line in a sentence; details carry the whole.
 _BRIEF = 80
 #: A loopback connect answers at once; a firewall that drops it must not hang a command.
@@ -163,7 +176,7 @@ def holder(port: int, rows: Iterable[Row]) -> Holder | None:
         pid,
         masking.title(words) or None,
         system.cwd(pid),
-        _server_of(pid, sock, rows),
+        server_of(pid, sock, rows),
         sock.uid if sock.uid is not None else system.uid(pid),
     )
 
@@ -182,7 +195,7 @@ def _find_process(sockets: list[Listener], rows: list[Row]) -> tuple[Listener, i
     return sockets[0], None
 
 
-def _server_of(pid: int, sock: Listener, rows: list[Row]) -> str | None:
+def server_of(pid: int, sock: Listener, rows: Collection[Row]) -> str | None:
     """Return the id of the row whose tree ``pid`` is in: by its socket, its ancestors or its session."""
     for row in rows:
         if row.listener_inode and row.listener_inode == sock.inode:
@@ -229,33 +242,23 @@ def _first_of(number: int, row: Row, ticks: int) -> bool:
 # -- automatic ports -------------------------------------------------------------------------------
 
 
-def ephemeral_low() -> int:
-    """Return the first port that outgoing connections are given."""
+def ephemeral() -> tuple[int, int]:
+    """Return the first and the last port that outgoing connections are given."""
     try:
         with open(_RANGE_FILE, "rb") as file:
-            return int(file.read().split()[0])
-    except (OSError, ValueError, IndexError):
-        # 49152 on macOS, by RFC 6335; what matters is that it is no less than the end of the automatic range.
-        return 49152
+            low, high = map(int, file.read().split())
+    except (OSError, ValueError):
+        return _DYNAMIC
+    return low, high
 
 
-def auto_port(project: str, app: str, *, taken: set[int]) -> int:
+def auto_range() -> range:
     """
-    Return the port of ``app`` in ``project``: the same at every call, the next one where ``taken`` has it.
+    Return the automatic ports: outside of what outgoing connections use, or one of these could sit on one.
 
-    Outside the range of outgoing connections, or one of these could sit on it for a moment.
-
-    :raises PortTaken: ``taken`` has them all
+    The same on every machine that has not changed these: 10000 up to where they begin, 32768 at most.
     """
-    end = min(ephemeral_low(), _AUTO_END)
-    if end <= AUTO_FIRST:  # outgoing connections use everything: then nothing is better than this range
-        end = _AUTO_END
-    size = end - AUTO_FIRST
-    start = crc32(os.fsencode(f"{project}\0{app}")) % size
-    for step in range(size):
-        port = AUTO_FIRST + (start + step) % size
-        if port not in taken and port not in _BLOCKED:
-            return port
-    raise PortTaken(
-        f"all ports from {AUTO_FIRST} to {end - 1} are taken", hint="stop a server: `devsup list`"
-    )
+    low, high = ephemeral()
+    below, above = range(AUTO_FIRST, min(low, _AUTO_END)), range(max(high + 1, AUTO_FIRST), _PORT_END)
+    # Where connections use everything nothing is better than this range.
+    return next((one for one in (below, above) if len(one) >= _ENOUGH), range(AUTO_FIRST, _AUTO_END))

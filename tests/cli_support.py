@@ -172,6 +172,12 @@ start -C/tmp
 start -- node server.js --port 3000 --json -- x
 start api -- npm run dev
 start api --port auto -- npm run dev
+start web --owner ci
+start --owner=ci web
+stop --owner ci
+stop --owner=ci --everywhere
+stop web --take-over
+restart web --take-over
 -C /tmp --json start web
 --json list
 -v -C /tmp list

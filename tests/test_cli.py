@@ -196,9 +196,10 @@ def test_options_reach_the_supervisor(call: Callable[..., Said], supervisor: Sta
     call("wait", "web", "--gone", "--timeout", "2")
     call("logs", "web", "-n", "5", "--after", "3:1", "--max-bytes", "9", "--wait", "0.5")
     call("restart", "web", "--timeout", "8", "--grace", "2")
-    start = {"command": None, "port": None, "timeout": 45.0, "wait": True, "env": None}
+    start = {"command": None, "port": None, "timeout": 45.0, "wait": True, "env": None, "owner": None}
     start |= dict.fromkeys(("restart", "idle_timeout", "ttl", "with_parent"), None)
-    stop = {"everything": False, "grace": 5.0, "sweep": False, "everywhere": False}
+    stop = {"everything": False, "grace": 5.0, "sweep": False, "everywhere": False, "owner": None}
+    stop |= {"take_over": False}
     assert supervisor.calls == [
         (
             "start",
@@ -216,7 +217,7 @@ def test_options_reach_the_supervisor(call: Callable[..., Said], supervisor: Sta
         ("list", (), {"everywhere": True, "ended": True}),
         ("wait", ("web",), {"gone": True, "timeout": 2.0}),
         ("logs", ("web",), {"lines": 5, "after": "3:1", "max_bytes": 9, "wait": 0.5}),
-        ("restart", ("web",), {"timeout": 8.0, "grace": 2.0}),
+        ("restart", ("web",), {"timeout": 8.0, "grace": 2.0, "take_over": False}),
     ]
 
 

@@ -72,6 +72,11 @@ def _not_ready(run: There) -> Answer:
     return run("start", "a", "--port", free_port(), "--timeout", 0.2, "--", *slow)
 
 
+def _other_owner(run: There) -> Answer:
+    run("start", "a", "--owner", "ci", "--port", free_port(), "--", *serving())
+    return run("stop", "a")
+
+
 def _early(run: There) -> Answer:
     return run("start", "a", "--", *server_argv("crasher"))
 
@@ -116,6 +121,7 @@ SITUATIONS: dict[str, tuple[Callable[[There], Answer], str, int | None]] = {
     "wait for an ended one": (_ended("wait"), "not_found", 0),
     "ambiguous": (_ambiguous, "ambiguous", 0),
     "of another project": (_elsewhere, "not_ready", 6),
+    "another owner's": (_other_owner, "other_owner", 0),
     "unknown app": (_call("start", "a"), "not_found", None),
     "unknown server": (_call("status", "a"), "not_found", 0),
     "unknown target": (_call("stop", "a"), "not_found", 0),

@@ -27,6 +27,7 @@ from devsup.registry import (
     opening,
     transactions,
 )
+from devsup.registry.pools import Pool
 from tests.registry_child import log_of, make_claim, make_row, reserve, stranger
 from tests.registry_support import open_registry
 
@@ -68,7 +69,8 @@ def test_reading_before_anything_was_started_finds_nothing_and_makes_nothing(tem
     assert registry.ended(project="/p") == []
     assert registry.events() == []
     assert registry.leases("net") == {}
-    assert registry.auto_port("/p", "web") is None
+    assert registry.assigned("ports", "web /p") is None
+    assert registry.owners("ports") == []
     assert not (temporary / "none").exists()
     assert registry.warnings == []
 
@@ -108,8 +110,9 @@ def test_paths_need_not_be_utf8(registry: Registry) -> None:
         reserve(registry, make_row("b2", "y", project, folder=project))
     registry.claim("a1", 1, GUARD)
     registry.record_child("a1", 1, LEADER, guard=GUARD)
-    registry.remember_auto_port(project, "web", 4000)
-    assert registry.auto_port(project, "web") == 4000
+    pool = Pool("ports", "net", 4000, 10)
+    port = registry.acquire(pool, f"web {project}", "a1", until=None)
+    assert registry.assigned("ports", f"web {project}") == port
     assert registry.finish("a1", 1, state=State.STOPPED)
     assert [one.project for one in registry.ended(project=project)] == [project]
     assert {one.project for one in registry.events(project=project)} == {project}
@@ -548,13 +551,6 @@ def test_a_lease_without_its_server_keeps_nobody_out(registry: Registry) -> None
     assert registry.leases("net") == {3000: "b2"}
 
 
-def test_an_app_keeps_its_automatic_port(registry: Registry) -> None:
-    registry.remember_auto_port("/p", "web", 12_345)
-    registry.remember_auto_port("/p", "web", 12_346)
-    assert registry.auto_port("/p", "web") == 12_346
-    assert registry.auto_port("/p", "api") is None
-
-
 def test_rows_are_of_a_scope_and_a_project(registry: Registry) -> None:
     one = reserve(registry, make_row("a1", "x", "/p"))
     two = reserve(registry, make_row("a2", "y", "/p", scope="m/b/n"))
@@ -783,7 +779,7 @@ def test_reading_one_project_never_walks_a_table(registry: Registry, plans: list
     registry.ended(pid=3)
     registry.snapshot(project="/p", ended=True)
     registry.leases("net")
-    registry.auto_port("/p", "web")
+    registry.assigned("ports", "web /p")
     registry.events(after=3)
     # The one count over all live rows reads an index of theirs and nothing else.
     walks = [plan for plan in plans if re.match(r"SCAN (runs|servers|history|leases|events)\b", plan)]

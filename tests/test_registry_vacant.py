@@ -10,10 +10,14 @@ from devsup.models import Row
 from devsup.paths import Home
 from devsup.registry import Registry
 from devsup.registry.locking import PATIENCE
+from devsup.registry.pools import Pool
 from tests.support import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+#: Something to write: a pool of one number.
+POOL = Pool("ports", "net", 10000, 1)
 
 
 def test_who_looks_for_the_living_keeps_nobody_from_making_the_registry(home: Path) -> None:
@@ -31,12 +35,12 @@ def test_who_looks_for_the_living_keeps_nobody_from_making_the_registry(home: Pa
     try:
         assert looks.wait(PATIENCE)
         began = time.monotonic()
-        Registry(place, rebuild=list).remember_auto_port("/p", "web", 10000)
+        Registry(place, rebuild=list).acquire(POOL, "web /p", "a1", until=None)
         assert time.monotonic() - began < PATIENCE
     finally:
         go_on.set()
         reader.join()
-    assert Registry(place, rebuild=list).auto_port("/p", "web") == 10000
+    assert Registry(place, rebuild=list).assigned("ports", "web /p") == 10000
 
 
 def test_who_asks_again_and_again_looks_once(home: Path) -> None:
@@ -53,8 +57,8 @@ def test_who_asks_again_and_again_looks_once(home: Path) -> None:
         assert registry.rows() == []
     assert looks[1:] == [] or looks[-1] - looks[0] > 1
     # As soon as there is something it is seen.
-    Registry(place, rebuild=list).remember_auto_port("/p", "web", 10000)
-    assert registry.auto_port("/p", "web") == 10000
+    Registry(place, rebuild=list).acquire(POOL, "web /p", "a1", until=None)
+    assert registry.assigned("ports", "web /p") == 10000
     # And not for ever: somebody may have lost a registry that this caller has never seen.
     other = Registry(Home(str(home / "other")), rebuild=look)
     (home / "other").mkdir(mode=0o700)

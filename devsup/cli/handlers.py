@@ -83,7 +83,7 @@ def waiting_for(call: Call) -> str | None:
     if call.verb == "start":
         return f"starting {options['app'] or masking.shown(options['command'] or ()) or 'the app'}"
     if call.verb == "stop":
-        return f"stopping {'every server' if options['all'] else ', '.join(options['targets'] or ())}"
+        return f"stopping {', '.join(options['targets'] or ('every server',))}"
     if call.verb == "restart":
         return f"restarting {options['target']}"
     if call.verb == "wait":
@@ -231,6 +231,7 @@ def _start(supervisor: Supervisor, options: Options, progress: Listener) -> tupl
         idle_timeout=options["idle_timeout"],
         ttl=options["ttl"],
         with_parent=options["with_parent"],
+        owner=options["owner"],
         on_progress=progress,
     )
     return result, None
@@ -263,12 +264,13 @@ def _environment(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _stop(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
-    targets, everything = options["targets"] or [], options["all"]
-    if not targets and not everything:
+    targets, everything, owner = options["targets"] or [], options["all"], options["owner"]
+    if not targets and not everything and owner is None:
         raise UsageError("nothing to stop: name a target, or `--all`", hint="devsup stop --all")
-    if targets and everything:
+    if targets and (everything or owner is not None):
+        what = "`--all` means every server" if everything else f"`--owner` means every server of `{owner}`"
         raise UsageError(
-            "`--all` means every server: leave out the targets",
+            f"{what}: leave out the targets",
             hint=f"devsup stop {' '.join(map(masking.quoted, targets))}",
         )
     results = supervisor.stop(
@@ -277,6 +279,8 @@ def _stop(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, D
         grace=options["grace"],
         sweep=options["sweep"],
         everywhere=options["everywhere"],
+        owner=owner,
+        take_over=options["take_over"],
     )
     return results, _worst(results.results)
 
@@ -357,8 +361,14 @@ def _wait(supervisor: Supervisor, options: Options, progress: Listener) -> tuple
 
 
 def _restart(supervisor: Supervisor, options: Options, progress: Listener) -> tuple[Any, DevsupError | None]:
-    target, timeout, grace = options["target"], options["timeout"], options["grace"]
-    return supervisor.restart(target, timeout=timeout, grace=grace, on_progress=progress), None
+    restarted = supervisor.restart(
+        options["target"],
+        timeout=options["timeout"],
+        grace=options["grace"],
+        take_over=options["take_over"],
+        on_progress=progress,
+    )
+    return restarted, None
 
 
 def _version() -> dict[str, str | None]:

@@ -8,9 +8,18 @@ from devsup.registry.store import Registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from devsup.registry.errors import FolderBusy, Occupied, PortLeased, SessionBusy
+    from devsup.registry.errors import FolderBusy, Occupied, PoolEmpty, PortLeased, SessionBusy
 
-__all__ = ["KEEP", "FolderBusy", "Occupied", "PortLeased", "Registry", "SessionBusy", "Snapshot"]
+__all__ = [
+    "KEEP",
+    "FolderBusy",
+    "Occupied",
+    "PoolEmpty",
+    "PortLeased",
+    "Registry",
+    "SessionBusy",
+    "Snapshot",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -5,8 +5,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.models import Row
+    from devsup.registry.pools import Pool
 
-__all__ = ["FolderBusy", "Occupied", "PortLeased", "SessionBusy"]
+__all__ = ["FolderBusy", "Occupied", "PoolEmpty", "PortLeased", "SessionBusy"]
 
 
 class Occupied(Exception):
@@ -27,3 +28,11 @@ class FolderBusy(Occupied):
 
 class PortLeased(Occupied):
     """The port is leased to another server."""
+
+
+class PoolEmpty(Exception):
+    """Every number of the pool is lent, or taken by somebody else."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(f"{pool.name}: {pool.first} to {pool.first + pool.size - 1}")
+        self.pool = pool

@@ -13,7 +13,7 @@ from __future__ import annotations
 from devsup.clock import now_ms
 from devsup.errors import LimitReached
 from devsup.models import State
-from devsup.registry import frozen
+from devsup.registry import frozen, pools
 from devsup.registry.codec import RUN_COLUMNS, description, identity_text, run_values, text
 from devsup.registry.errors import FolderBusy, PortLeased, SessionBusy
 from devsup.registry.queries import rows
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from devsup.models import Row
     from devsup.registry._sqlite import sqlite3
     from devsup.registry.opening import Database
+    from devsup.registry.pools import Wanted
 
 __all__ = ["end_lost", "insert", "lease", "reserve"]
 
@@ -44,6 +45,8 @@ def reserve(
     port: int | None,
     log_of: Callable[[int], str],
     idle: Iterable[Row] = (),
+    wanted: Wanted | None = None,
+    event: str | None = None,
 ) -> Row:
     """End what is dead, refuse what is in the way, insert the row with its generation and lease."""
     now = now_ms()
@@ -53,11 +56,16 @@ def reserve(
     _end_earlier_boots(db, row.scope, now)
     _end_crashed(db, row)
     _refuse(db, row, limit)
-    if port is not None:
+    if wanted is not None:
+        row = wanted.put(row, pools.acquire(db, wanted.pool, wanted.owner, row.id, taken=wanted.taken))
+    elif port is not None:
         lease(db, row.netns, port, row.id)
     generation = frozen.next_generation(db)
     reserved = row.replace(generation=generation, log=log_of(generation))
     insert(db.connection, reserved)
+    if event is not None:
+        pid = row.leader.pid if row.leader is not None else None
+        frozen.add_event(db, event, frozen.About.row(reserved), pid=pid, by=row.owner)
     return reserved
 
 

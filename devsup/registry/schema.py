@@ -13,12 +13,13 @@ frozen, because guards write or copy them
               `servers`, since the unique indexes over the live rows need them.
     servers   ``description``: JSON, written once by start, copied into the history as it is. Later versions
               may put more keys into it, an older guard passes them on unread.
-    leases    who has a port of a network namespace.
+    leases    who has a port of a network namespace (or another number, see `pools`); ``until`` ends a lease
+              whose holder is no server.
     history   ended servers: ``record`` is the whole row as JSON, the other columns are for finding it.
     events    what happened, in its absolute order.
     counters  ``generation``: the highest one given out.
 free to change by a migration
-    auto_ports  which port an app was given last time.
+    assigned  which number of a pool an owner has for good: the automatic port of an app.
 
 Every statement of a migration is additive for the frozen tables. Migrations run one after another inside one
 transaction, with the registry's file lock held exclusively.
@@ -81,6 +82,7 @@ _TABLES = (
         netns TEXT NOT NULL,
         port INTEGER NOT NULL,
         id TEXT NOT NULL,
+        until INTEGER,
         PRIMARY KEY (netns, port)
     ) WITHOUT ROWID
     """,
@@ -118,13 +120,15 @@ _TABLES = (
     "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO counters VALUES ('generation', 0)",
     """
-    CREATE TABLE auto_ports (
-        project TEXT NOT NULL,
-        app TEXT NOT NULL,
-        port INTEGER NOT NULL,
-        PRIMARY KEY (project, app)
+    CREATE TABLE assigned (
+        pool TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        used_at INTEGER NOT NULL,
+        PRIMARY KEY (pool, owner)
     ) WITHOUT ROWID
     """,
+    "CREATE UNIQUE INDEX one_owner_per_number ON assigned (pool, number)",
 )
 
 #: From each older version, the statements that lead to the next one.

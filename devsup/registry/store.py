@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from devsup.models import Event, Identity, Row, State, StopClaim
     from devsup.registry.opening import Database
+    from devsup.registry.pools import Pool, Wanted
 
 __all__ = ["Registry"]
 
@@ -91,21 +92,33 @@ class Registry(Transactions):
         log_of: Callable[[int], str],
         lease: bool = True,
         idle: Sequence[Row] = (),
+        wanted: Wanted | None = None,
+        event: str | None = None,
     ) -> Row:
         """
         Reserve session, folder, port and a place under `limit` for `row`; return it with generation and log.
 
         The `dead` rows, which the caller has proven dead, are ended first, each only if it is still the same.
         The `idle` ones, of other scopes, stay but for the ports they have in the network namespace of `row`.
+        Where a number of a pool is `wanted`, the row gets that instead of `port`. `event` is added about it.
 
         :raises SessionBusy, FolderBusy, PortLeased: who is in the way
+        :raises PoolEmpty: the pool has no number for it
         :raises LimitReached: as many servers run as are allowed
         """
         from devsup.registry import reserving  # `list` does without it
 
         reserved = self._run(
             lambda db: reserving.reserve(
-                db, row, dead=dead, limit=limit, port=port if lease else None, log_of=log_of, idle=idle
+                db,
+                row,
+                dead=dead,
+                limit=limit,
+                port=port if lease else None,
+                log_of=log_of,
+                idle=idle,
+                wanted=wanted,
+                event=event,
             ),
             write=True,
         )
@@ -282,22 +295,57 @@ class Registry(Transactions):
         )
         return dict(found or [])
 
-    def auto_port(self, project: str, app: str) -> int | None:
-        """Return the port that this app was given the last time."""
-        found = self._run(
-            lambda db: db.execute(
-                "SELECT port FROM auto_ports WHERE project = ? AND app = ?", (text(project), app)
-            ).fetchall(),
-            write=False,
-            single=True,
-        )
-        return found[0][0] if found else None
+    # -- pools --------------------------------------------------------------------------------------
 
-    def remember_auto_port(self, project: str, app: str, port: int) -> None:
-        """Give this app the same port the next time."""
-        statement = "INSERT OR REPLACE INTO auto_ports (project, app, port) VALUES (?, ?, ?)"
-        values = (text(project), app, port)
-        self._run(lambda db: db.execute(statement, values).rowcount, write=True, single=True)
+    def acquire(
+        self, pool: Pool, owner: str, holder: str, *, taken: frozenset[int] = frozenset(), until: int | None
+    ) -> int:
+        """
+        Lend `owner` its number of `pool`, held by `holder` up to `until` (ms since the epoch).
+
+        None: for as long as the server `holder` has a row. See `pools.acquire`.
+
+        :raises PoolEmpty: every number is lent or taken
+        """
+        from devsup.registry import pools
+
+        number = self._run(
+            lambda db: pools.acquire(db, pool, owner, holder, taken=taken, until=until), write=True
+        )
+        assert number is not None
+        return number
+
+    def renew(self, pool: Pool, number: int, holder: str, *, until: int | None) -> bool:
+        """Let `holder` keep `number` up to then; False if it is not, or no more, its own."""
+        from devsup.registry import pools
+
+        return bool(self._run(lambda db: pools.renew(db, pool, number, holder, until=until), write=True))
+
+    def release(self, pool: Pool, number: int, holder: str) -> bool:
+        """Take `number` back from `holder`; False if that does not have it."""
+        from devsup.registry import pools
+
+        return bool(self._run(lambda db: pools.release(db, pool, number, holder), write=True, single=True))
+
+    def assigned(self, pool: str, owner: str) -> int | None:
+        """Return the number of a pool that `owner` has for good."""
+        from devsup.registry import pools
+
+        return self._run(lambda db: pools.assigned(db, pool, owner), write=False, single=True)
+
+    def owners(self, pool: str) -> list[tuple[str | bytes, int]]:
+        """Return who has which number of a pool for good."""
+        from devsup.registry import pools
+
+        return self._run(lambda db: pools.owners(db, pool), write=False, single=True) or []
+
+    def forget(self, pool: str, owner: str | bytes) -> bool:
+        """Let others have the number of `owner`, as `owners` names it."""
+        from devsup.registry import pools
+
+        return bool(self._run(lambda db: pools.forget(db, pool, owner), write=True, single=True))
+
+    # -- events -------------------------------------------------------------------------------------
 
     def events(self, *, after: int = 0, limit: int = 1000, project: str | None = None) -> list[Event]:
         """Return the events after the number `after`, oldest first."""

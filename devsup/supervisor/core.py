@@ -12,6 +12,7 @@ import os
 import time
 
 from devsup import identity, system
+from devsup.apps import owner as owners
 from devsup.errors import Interrupted, NotFound, NotReady, UsageError
 from devsup.models import (
     LogPage,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from devsup.apps.commands import Plan
+    from devsup.errors import DevsupError
     from devsup.models import Unmanaged
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
@@ -81,13 +83,15 @@ class Supervisor:
         idle_timeout: str | float | None = None,
         ttl: str | float | None = None,
         with_parent: int | None = None,
+        owner: str | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> StartResult:
         """
         Return the app's server: the one that runs, or a new one that is ready.
 
         ``port`` is a number or ``"auto"``; ``env`` is added to ``environ``, by default this process's
-        environment; ``timeout`` is one deadline in seconds, over all of it.
+        environment; ``timeout`` is one deadline in seconds, over all of it. ``owner`` is whose a new server
+        is, by default what ``environ`` says of the caller.
 
         A new server is run again when it ends by itself where ``restart`` is ``"on-failure"`` or
         ``"always"``; it is stopped after ``ttl``, when nobody has used it for ``idle_timeout`` (seconds, or a
@@ -114,6 +118,8 @@ class Supervisor:
                     restart=restart, idle_timeout=idle_timeout, ttl=ttl, with_parent=with_parent
                 )
                 plan = plan.replace(policy=policy.merged(plan.policy, asked))
+            if owner is not None:
+                plan = plan.replace(owner=owners.clean(owner))
             ensure_home(self.home)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing was started") from None
@@ -165,16 +171,32 @@ class Supervisor:
 
     def restart(
         self, target: str, *, timeout: float = START_TIMEOUT, grace: float = STOP_GRACE,
-        on_progress: Callable[[Progress], None] | None = None,
+        take_over: bool = False, on_progress: Callable[[Progress], None] | None = None,
     ) -> StartResult:  # fmt: skip
         """
         Run a server again, as it was started, and return it when it is ready.
 
         Its guard does it, with the environment it has kept. Without a guard the caller's environment is used.
+
+        :raises OtherOwner: it is somebody else's, and the caller does not ``take_over``
         """
         from devsup.supervisor.restart import restart
 
-        return restart(self, target, timeout=timeout, grace=grace, on_progress=on_progress)
+        refuse = None if take_over else self._refuse_others("restart")
+        return restart(self, target, timeout=timeout, grace=grace, refuse=refuse, on_progress=on_progress)
+
+    def _refuse_others(self, verb: str) -> Callable[[Row], DevsupError | None]:
+        """Return what says why the caller may not end a server: it is somebody else's."""
+
+        def refuse(row: Row) -> DevsupError | None:
+            error = owners.anothers(row, os.environ)
+            if error is not None:
+                here = row.project == self.project
+                name = (row.app or row.session) if here or row.leader is None else row.leader.pid
+                error.hint = f"devsup {verb} {name} --take-over"
+            return error
+
+        return refuse
 
     # -- stop ----------------------------------------------------------------------------------------
 
@@ -186,27 +208,34 @@ class Supervisor:
         everywhere: bool = False,
         grace: float = STOP_GRACE,
         sweep: bool = False,
+        owner: str | None = None,
+        take_over: bool = False,
     ) -> StopResults:
         """
         Stop ``targets``, or ``everything`` that runs in this project (or ``everywhere``) at this moment.
 
-        A failure of one target is in its result and does not touch the others. ``grace`` is in seconds from
-        SIGTERM to SIGKILL; ``sweep`` also ends what the servers have started and shared with others.
+        With ``owner`` everything of that one. A failure of one target is in its result and does not touch the
+        others; so is the refusal of what is somebody else's, unless the caller means to ``take_over``.
+        ``grace`` is in seconds from SIGTERM to SIGKILL; ``sweep`` also ends what the servers have started and
+        shared with others.
         """
         from devsup.supervisor.stop import stop_all_of
 
+        whose = owners.clean(owner) if owner is not None else None
+
         rows: list[Row] = []
         registry = Registry(self.home)
-        if everything:
+        if everything or whose is not None:
             scope = identity.here().key
             rows = [
                 row
                 for row in registry.rows(scope=scope, project=None if everywhere else self.project)
-                if life(row) is not Life.FOREIGN
+                if whose in (None, row.owner) and life(row) is not Life.FOREIGN
             ]
         results = stop_all_of(
-            self.home, self.project, [*targets], rows, grace=grace, sweep=sweep, everywhere=everywhere
-        )
+            self.home, self.project, [*targets], rows, grace=grace, sweep=sweep, everywhere=everywhere,
+            **({} if take_over else {"refuse": self._refuse_others("stop")}),
+        )  # fmt: skip
         return StopResults(results, [*registry.warnings, *self.notes])
 
     # -- look ----------------------------------------------------------------------------------------
@@ -361,13 +390,14 @@ class Supervisor:
         port: int | str | None = None,
         timeout: float = START_TIMEOUT,
         env: Mapping[str, str] | None = None,
+        owner: str | None = None,
     ) -> StartResult:
         """Return the app's server, started or found; see `start`."""
-        return self.start(app, command=command, port=port, timeout=timeout, env=env)
+        return self.start(app, command=command, port=port, timeout=timeout, env=env, owner=owner)
 
-    def stop_server(self, target: str, *, grace: float = STOP_GRACE) -> StopResult:
+    def stop_server(self, target: str, *, grace: float = STOP_GRACE, take_over: bool = False) -> StopResult:
         """Stop one server; see `stop`."""
-        return self.stop([target], grace=grace).results[0]
+        return self.stop([target], grace=grace, take_over=take_over).results[0]
 
     def list_servers(self, *, everywhere: bool = False) -> ServerList:
         """Return what runs; see `list`."""
@@ -379,9 +409,9 @@ class Supervisor:
         """Return a page of a log; see `logs`."""
         return self.logs(target, after=after, lines=lines, max_bytes=max_bytes)
 
-    def cleanup(self, *, grace: float = STOP_GRACE) -> StopResults:
+    def cleanup(self, *, grace: float = STOP_GRACE, take_over: bool = False) -> StopResults:
         """Stop all servers of this project; see `stop`."""
-        return self.stop(everything=True, grace=grace)
+        return self.stop(everything=True, grace=grace, take_over=take_over)
 
 
 #: What Python sets `LC_CTYPE` to where the caller has no locale.

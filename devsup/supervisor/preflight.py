@@ -1,8 +1,8 @@
 """
 What must be so before a server is reserved: nobody else has its port, its folder or its session.
 
-Asked under the session's lock. Reads only, but for the automatic ports that are remembered. Every answer is
-advisory: the reservation's unique indexes and the server's own bind decide.
+Asked under the session's lock. Reads only. Every answer is advisory: the reservation's unique indexes and the
+server's own bind decide.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from devsup.errors import NameTaken, PortTaken, UnmanagedRunning, UsageError
 from devsup.models import State
 from devsup.paths import Home
 from devsup.registry import FolderBusy, PortLeased
+from devsup.registry.pools import Pool, Wanted
 from devsup.supervisor.view import Life, life, server_of
 
 TYPE_CHECKING = False
@@ -29,10 +30,24 @@ if TYPE_CHECKING:
     from devsup.registry import Registry
     from devsup.system import ProcessInfo
 
-__all__ = ["MAX_SERVERS", "folder_taken", "limit", "refuse_doubles", "refuse_occupied", "with_port"]
+__all__ = [
+    "AUTO_PORTS",
+    "MAX_SERVERS",
+    "auto_port",
+    "auto_ports",
+    "folder_taken",
+    "limit",
+    "no_auto_port",
+    "port_owner",
+    "refuse_doubles",
+    "refuse_occupied",
+    "refuse_taken",
+]
 
 #: Servers at most, where `DEVSUP_MAX_SERVERS` does not say otherwise.
 MAX_SERVERS = 32
+#: The name of the pool of automatic ports.
+AUTO_PORTS = "ports"
 #: More than any machine runs; it keeps a mistyped number within what SQLite counts.
 _MOST_SERVERS = 100_000
 #: For so long a server of another container keeps a port on which it does not listen yet: a start's own time.
@@ -87,32 +102,60 @@ def refuse_doubles(home: Home, plan: Plan) -> None:
         )
 
 
-def with_port(registry: Registry, plan: Plan, scope: str, again: Callable[..., str]) -> Plan:
+def refuse_taken(registry: Registry, plan: Plan, scope: str, again: Callable[..., str]) -> None:
     """
-    Return ``plan`` with a port that is free as far as anybody can tell.
-
-    ``again`` says the same call with more options, for a hint.
+    Refuse a port on which somebody listens; ``again`` says the same call with more options, for a hint.
 
     :raises PortTaken: somebody listens on the port asked for
     """
-    if plan.port_auto:
-        name = plan.app or plan.session
-        taken = set(registry.leases(system.net_namespace())) | {one.port for one in system.listeners()}
-        port = registry.auto_port(plan.project, name)
-        if port is None or port in taken:
-            port = ports.auto_port(plan.project, name, taken=taken)
-            registry.remember_auto_port(plan.project, name, port)
-        return plan.with_port(port)
-    if plan.port is not None:
+    if plan.port is not None and not plan.port_auto:
         holder = ports.holder(plan.port, registry.rows(scope=scope))
         if holder is not None:
             raise _port_taken(plan, again, holder.details(), holder.name)
-    return plan
 
 
-def refuse_occupied(plan: Plan, again: Callable[..., str], busy: FolderBusy | PortLeased) -> Row | None:
+def auto_port(plan: Plan) -> Wanted | None:
     """
-    Return the row that is no more in the way of a reservation; None if the next try may take another port.
+    Return how the reservation of ``plan`` gets an automatic port; None where another one was asked for.
+
+    Which one is decided in the reservation's own transaction. Here is only looked who listens where: such a
+    port is passed over, and what comes between is for the server's own bind to say.
+    """
+    if not plan.port_auto:
+        return None
+
+    def put(row: Row, port: int) -> Row:
+        return row.replace(command=plan.with_port(port).command, asked_port=port)
+
+    try:
+        taken = frozenset(one.port for one in system.listeners())
+    except OSError:
+        taken = frozenset()
+    return Wanted(auto_ports(), port_owner(plan.project, plan.app or plan.session), taken, put)
+
+
+def auto_ports() -> Pool:
+    """Return the pool of automatic ports of this network namespace."""
+    found = ports.auto_range()
+    return Pool(AUTO_PORTS, system.net_namespace(), found.start, len(found), ports.BLOCKED)
+
+
+def port_owner(project: str, name: str) -> str:
+    """Return by what the pool knows an app: its name, which has no blank, and its project."""
+    return f"{name} {project}"
+
+
+def no_auto_port() -> PortTaken:
+    """Return the error of a pool that has no port left."""
+    found = ports.auto_range()
+    return PortTaken(
+        f"all ports from {found.start} to {found.stop - 1} are taken", hint="stop a server: `devsup list`"
+    )
+
+
+def refuse_occupied(plan: Plan, again: Callable[..., str], busy: FolderBusy | PortLeased) -> Row:
+    """
+    Return the row that is no more in the way of a reservation.
 
     That is a dead one, which is to be ended, or a foreign one of which nothing listens, which is to lose its
     port: a container that has ended says nothing, and its port is not to be held for ever.
@@ -125,8 +168,6 @@ def refuse_occupied(plan: Plan, again: Callable[..., str], busy: FolderBusy | Po
         return row
     if isinstance(busy, FolderBusy):
         raise folder_taken(row, alive)
-    if plan.port_auto:
-        return None  # somebody was faster
     pid = row.leader.pid if row.leader is not None else None
     name = f"`{row.session}` of `{row.project}` (pid {pid})"
     holder = {"pid": pid, "command": masking.shown(row.command), "cwd": row.cwd, "ours": row.id}

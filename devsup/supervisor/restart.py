@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from devsup.errors import DevsupError
     from devsup.models import Row
     from devsup.supervisor.core import Supervisor
     from devsup.supervisor.waiting import Progress
@@ -40,6 +41,7 @@ def restart(
     *,
     timeout: float,
     grace: float,
+    refuse: Callable[[Row], DevsupError | None] | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> StartResult:
     """Restart the server that ``target`` means; see `Supervisor.restart`."""
@@ -50,6 +52,9 @@ def restart(
         raise NotOurs(
             f"`{row.session}` belongs to {whose(row)}", hint=f"devsup status {row.app or row.session}"
         )
+    refusal = refuse(row) if refuse is not None and alive not in (Life.ENDED, Life.DEAD) else None
+    if refusal is not None:
+        raise refusal
     registry = Registry(supervisor.home)
     if alive is Life.UNCLAIMED:
         # Somebody's start is on its way: let it come, then restart that.
@@ -93,7 +98,7 @@ def _start_again(
     from devsup.supervisor.core import Supervisor as Same
 
     if alive is not Life.ENDED and alive is not Life.DEAD:
-        stopped = supervisor.stop([row.id], grace=grace).results[0]
+        stopped = supervisor.stop([row.id], grace=grace, take_over=True).results[0]
         if stopped.error is not None:
             raise Busy(
                 f"`{row.session}` could not be stopped: {stopped.message}",
@@ -101,7 +106,8 @@ def _start_again(
             )
     there = Same(row.cwd, supervisor.home.root)
     result = there.start(
-        row.app, command=row.command, port=row.asked_port, timeout=timeout, on_progress=on_progress
-    )
+        row.app, command=row.command, port=row.asked_port, timeout=timeout, owner=row.owner,
+        on_progress=on_progress,
+    )  # fmt: skip
     notes = [_LOST_ENVIRONMENT] if alive is not Life.ENDED else []
     return result.replace(notes=[*result.notes, *notes])

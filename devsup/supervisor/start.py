@@ -36,7 +36,7 @@ from devsup.guard import job as jobs
 from devsup.guard.spawn import ADOPT, START
 from devsup.locks import FileLock
 from devsup.models import Row, StartResult, State
-from devsup.registry import FolderBusy, PortLeased, Registry, SessionBusy
+from devsup.registry import FolderBusy, PoolEmpty, PortLeased, Registry, SessionBusy
 from devsup.supervisor import preflight, ready
 from devsup.supervisor.launching import launch_guard, tidy
 from devsup.supervisor.sandbox import dies_with_caller
@@ -307,7 +307,8 @@ class Starter:
         limit = preflight.limit(self.environ)
         idle: list[Row] = []
         for _ in range(_CLEARING_ROUNDS):
-            plan = preflight.with_port(self.registry, self.plan, self.scope, self._again)
+            plan = self.plan
+            preflight.refuse_taken(self.registry, plan, self.scope, self._again)
             try:
                 reserved = self.registry.reserve(
                     self._row(plan),
@@ -315,21 +316,24 @@ class Starter:
                     limit=limit,
                     port=plan.port,
                     idle=idle,
+                    wanted=preflight.auto_port(plan),
                     log_of=lambda generation: self.home.log(self.project, self.plan.session, generation),
                 )
             except SessionBusy:
                 return None
             except (FolderBusy, PortLeased) as busy:
                 in_the_way = preflight.refuse_occupied(plan, self._again, busy)
-                if in_the_way is not None:
-                    (idle if life(in_the_way) is Life.FOREIGN else dead).append(in_the_way)
+                (idle if life(in_the_way) is Life.FOREIGN else dead).append(in_the_way)
+            except PoolEmpty:
+                raise preflight.no_auto_port() from None
             except LimitReached:
                 more = [row for row in self.registry.rows(scope=self.scope) if life(row) is Life.DEAD]
                 if all(row in dead for row in more):
                     raise
                 dead += [row for row in more if row not in dead]
             else:
-                self.plan = plan
+                if plan.port_auto and reserved.asked_port is not None:
+                    self.plan = plan = plan.with_port(reserved.asked_port)
                 self.made.add(reserved.id)
                 trace.step(f"reserved {plan.session}, generation {reserved.generation}, port {plan.port}")
                 return reserved

@@ -25,6 +25,7 @@ from devsup.supervisor.view import Life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from threading import Thread
     from typing import Any
 
@@ -43,6 +44,8 @@ _LOOK_EVERY = 0.02
 _LOOK_ANYWAY = 1.0
 #: Descriptors left for everything but waiting: streams, the registry's files, a look at processes.
 _OTHER_FILES = 24
+#: What there is somebody's work in to lose.
+_LIVING = (Life.LIVE, Life.ORPHANED, Life.UNCLAIMED)
 
 
 def stop_all_of(
@@ -54,8 +57,13 @@ def stop_all_of(
     grace: float,
     sweep: bool,
     everywhere: bool = False,
+    refuse: Callable[[Row], DevsupError | None] = lambda row: None,  # noqa: ARG005 - as it is called
 ) -> list[StopResult]:
-    """Stop what ``texts`` mean and all of ``rows``; return a result for each, in that order."""
+    """
+    Stop what ``texts`` mean and all of ``rows``; return a result for each, in that order.
+
+    What lives and ``refuse`` has something to say against is left alone.
+    """
     registry = Registry(home)
     stops: list[_Stop] = []
     results: dict[int, StopResult] = {}
@@ -78,6 +86,10 @@ def stop_all_of(
             same[index] = first_of[key]
             continue
         first_of[key] = index
+        refusal = None if target.ended else refuse(target.row)
+        if refusal is not None and view.life(target.row) in _LIVING:
+            results[index] = _refusal(text, refusal)
+            continue
         # Two descriptors each; beyond what the limit leaves, targets are looked at every 20 ms instead.
         may_wait = 2 * len(stops) < os.sysconf("SC_OPEN_MAX") - _OTHER_FILES
         stops.append(_Stop(index, home, target, grace=grace, sweep=sweep, may_wait=may_wait))
@@ -396,8 +408,15 @@ def _members(value: object) -> list[Member]:
     )
 
 
+_REFUSALS = {
+    "not_found": Outcome.NOT_FOUND,
+    "not_ours": Outcome.REFUSED,
+    "other_owner": Outcome.REFUSED,
+}
+
+
 def _refusal(text: str, error: DevsupError) -> StopResult:
-    outcome = {"not_found": Outcome.NOT_FOUND, "not_ours": Outcome.REFUSED}.get(error.code, Outcome.FAILED)
+    outcome = _REFUSALS.get(error.code, Outcome.FAILED)
     return StopResult(
         target=text,
         server=None,

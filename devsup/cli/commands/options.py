@@ -13,7 +13,7 @@ import typer
 from devsup.cli import complete
 from devsup.cli.lane import Call
 
-__all__ = ["HELP", "Directory", "Grace", "Json", "Target", "Timeout", "Verbose", "app", "call"]
+__all__ = ["HELP", "Directory", "Grace", "Json", "TakeOver", "Target", "Timeout", "Verbose", "app", "call"]
 
 HELP = ["-h", "--help"]
 
@@ -56,6 +56,9 @@ Target = Annotated[
 Timeout = Annotated[
     float,
     typer.Option("--timeout", metavar="S", help="Seconds to wait until it is ready."),
+]
+TakeOver = Annotated[
+    bool, typer.Option("--take-over", help="Also what belongs to another owner (an agent, say).")
 ]
 Grace = Annotated[float, typer.Option("--grace", metavar="S", help="Seconds from SIGTERM to SIGKILL.")]
 

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from devsup.cli import complete, hints
-from devsup.cli.commands.options import Directory, Grace, Json, Target, Timeout, Verbose, app, call
+from devsup.cli.commands.options import (
+    Directory,
+    Grace,
+    Json,
+    TakeOver,
+    Target,
+    Timeout,
+    Verbose,
+    app,
+    call,
+)
 from devsup.cli.lane import Call
 from devsup.errors import UsageError
 
@@ -73,6 +83,12 @@ def start(
         int | None,
         typer.Option("--with-parent", metavar="PID", help="Stop it when this process ends."),
     ] = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            "--owner", metavar="NAME", help="Whose it is (also: DEVSUP_OWNER; else the agent's name)."
+        ),
+    ] = None,
     json: Json = False,
     directory: Directory = None,
     verbose: Verbose = False,
@@ -95,8 +111,10 @@ Examples:
   devsup stop web
   devsup stop 4711 :8081            by pid, by port
   devsup stop --all                 everything of this project
+  devsup stop --owner ci            everything that `ci` has started here
 
-A process that devsup did not start is refused, never signalled."""
+A process that devsup did not start is refused, never signalled. So is another
+owner's server, unless a person asks at a terminal or with --take-over."""
 )
 def stop(
     targets: Annotated[
@@ -112,6 +130,10 @@ def stop(
         bool, typer.Option("--sweep", help="End what detached itself on purpose, too (editors, watchman).")
     ] = False,
     everywhere: Annotated[bool, typer.Option("--everywhere", help="Beyond this project.")] = False,
+    owner: Annotated[
+        str | None, typer.Option("--owner", metavar="NAME", help="Every server of this owner.")
+    ] = None,
+    take_over: TakeOver = False,
     json: Json = False,
     directory: Directory = None,
     verbose: Verbose = False,
@@ -240,6 +262,7 @@ def restart(
     *,
     timeout: Timeout = 45.0,
     grace: Grace = 5.0,
+    take_over: TakeOver = False,
     json: Json = False,
     directory: Directory = None,
     verbose: Verbose = False,
