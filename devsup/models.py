@@ -267,3 +267,5 @@ class Event(Record):
     by: str | None
     reason: str | None
     exit_code: int | None
+    #: What else a program may want to know; its keys depend on the type.
+    details: dict[str, Any] | None = None

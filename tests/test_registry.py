@@ -567,12 +567,15 @@ def test_rows_are_of_a_scope_and_a_project(registry: Registry) -> None:
 def test_events_have_an_absolute_order(registry: Registry) -> None:
     row = started(registry)
     first = registry.add_event("finding", row=row, reason="x")
-    second = registry.add_event("finding", project="/q", session="s", pid=4, by="me", exit_code=1)
+    second = registry.add_event(
+        "finding", project="/q", session="s", pid=4, by="me", exit_code=1, details={"delay_ms": 200}
+    )
     assert second == first + 1
     assert [one.seq for one in registry.events(after=first - 1)] == [first, second]
     assert [one.seq for one in registry.events(after=first - 1, limit=1)] == [first]
     [event] = registry.events(project="/q")
     assert (event.session, event.pid, event.by, event.exit_code, event.server) == ("s", 4, "me", 1, None)
+    assert event.details == {"delay_ms": 200}
 
 
 def test_an_event_that_is_deleted_takes_its_number_along(registry: Registry) -> None:

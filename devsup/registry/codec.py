@@ -25,7 +25,7 @@ __all__ = [
     "event",
     "identity_from",
     "identity_text",
-    "outcome_text",
+    "json_text",
     "pid_of",
     "record",
     "row_from",
@@ -77,9 +77,9 @@ def _plain(value: str | bytes) -> str:
     return native(value) if isinstance(value, str) else os.fsdecode(value)
 
 
-def outcome_text(outcome: dict[str, Any] | None) -> str | None:
-    """Return what was seen of an end as JSON."""
-    return None if outcome is None else _dumps(outcome)
+def json_text(fields: dict[str, Any] | None) -> str | None:
+    """Return what was seen of an end, or an event's details, as JSON."""
+    return None if fields is None else _dumps(fields)
 
 
 def pid_of(identity: str | None) -> int | None:
@@ -163,7 +163,7 @@ def run_values(row: Row) -> tuple[object, ...]:
         row.ended_at,
         row.reason,
         claim_text(row.stop),
-        outcome_text(row.outcome),
+        json_text(row.outcome),
     )
 
 
@@ -236,5 +236,11 @@ def row_from_record(stored: str) -> Row:
 
 def event(values: tuple[Any, ...]) -> Event:
     """Return the event of a whole row of `events`."""
-    seq, time, type_, session, project, *rest = values
-    return Event(seq, time, type_, session, None if project is None else _plain(project), *rest)
+    seq, time, type_, session, project, *rest, details = values
+    project = None if project is None else _plain(project)
+    try:
+        return Event(seq, time, type_, session, project, *rest).replace(
+            details=None if details is None else _loads(details)
+        )
+    except _BROKEN as error:
+        raise Undecodable(f"an event in the registry cannot be read ({error})") from error

@@ -20,7 +20,7 @@ from devsup.registry.codec import (
     claim_from,
     claim_text,
     identity_text,
-    outcome_text,
+    json_text,
     pid_of,
     record,
     row_from,
@@ -261,7 +261,7 @@ def _remember_ended(db: Database, server: str, generation: int, end: End) -> Row
 
 
 def _keep_ended(db: Database, server: str, generation: int, end: End) -> Row | None:
-    how = (end.state.value, end.exit_code, end.signal, end.reason, outcome_text(end.outcome), end.at)
+    how = (end.state.value, end.exit_code, end.signal, end.reason, json_text(end.outcome), end.at)
     found = db.execute(
         "UPDATE runs SET live = 0, state = ?, exit_code = ?, signal = ?, reason = ?, outcome = ?,"
         " ended_at = ? WHERE id = ? AND generation = ? AND live = 1 RETURNING id",
@@ -385,16 +385,18 @@ def add_event(
     by: str | None = None,
     reason: str | None = None,
     exit_code: int | None = None,
+    details: dict[str, Any] | None = None,
     at: int | None = None,
 ) -> int:
     """Add an event and return its number; the oldest go."""
     now = now_ms() if at is None else at
     project = None if about.project is None else text(about.project)
     seq = db.execute(
-        "INSERT INTO events (time, type, session, project, server, generation, pid, by, reason, exit_code)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (now, type, about.session, project, about.server, about.generation, pid, by, reason, exit_code),
-    ).lastrowid
+        "INSERT INTO events (time, type, session, project, server, generation, pid, by, reason, exit_code,"
+        " details) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (now, type, about.session, project, about.server, about.generation, pid, by, reason, exit_code,
+         json_text(details)),
+    ).lastrowid  # fmt: skip
     assert seq is not None
     db.execute("DELETE FROM events WHERE seq <= ?", (seq - EVENTS,))
     if seq % _AGE_EVERY == 0:

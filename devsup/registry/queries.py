@@ -67,7 +67,8 @@ def events(db: Database, *, after: int, limit: int, project: str | None) -> list
     """Return events after a number, oldest first."""
     where, given = _where(project=project)
     found = db.execute(
-        "SELECT seq, time, type, session, project, server, generation, pid, by, reason, exit_code FROM events"
+        "SELECT seq, time, type, session, project, server, generation, pid, by, reason, exit_code,"
+        " details FROM events"
         f" WHERE seq > ? AND {where} ORDER BY seq LIMIT ?",
         (after, *given, limit),
     )

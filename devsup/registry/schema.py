@@ -16,7 +16,7 @@ frozen, because guards write or copy them
     leases    who has a port of a network namespace (or another number, see `pools`); ``until`` ends a lease
               whose holder is no server.
     history   ended servers: ``record`` is the whole row as JSON, the other columns are for finding it.
-    events    what happened, in its absolute order.
+    events    what happened, in its absolute order; ``details`` is JSON, for what has no column.
     counters  ``generation``: the highest one given out.
 free to change by a migration
     assigned  which number of a pool an owner has for good: the automatic port of an app.
@@ -114,7 +114,8 @@ _TABLES = (
         pid INTEGER,
         by TEXT,
         reason TEXT,
-        exit_code INTEGER
+        exit_code INTEGER,
+        details TEXT
     )
     """,
     "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",

@@ -365,6 +365,7 @@ class Registry(Transactions):
         by: str | None = None,
         reason: str | None = None,
         exit_code: int | None = None,
+        details: dict[str, Any] | None = None,
     ) -> int:
         """Add an event (about `row`, where given) and return its number."""
         about = frozen.About.row(row) if row is not None else frozen.About(project, session, None, None)
@@ -372,7 +373,9 @@ class Registry(Transactions):
             pid = row.leader.pid
 
         def add(db: Database) -> int:
-            return frozen.add_event(db, type, about, pid=pid, by=by, reason=reason, exit_code=exit_code)
+            return frozen.add_event(
+                db, type, about, pid=pid, by=by, reason=reason, exit_code=exit_code, details=details
+            )
 
         seq = self._run(add, write=True, any_schema=True)
         assert seq is not None
