@@ -70,6 +70,10 @@ class Home(Record):
         """Return the folder that unusable registries are moved into."""
         return f"{self.root}/set-aside"
 
+    def config(self, project: str) -> str:
+        """Return where the checked configuration of `project` is remembered."""
+        return f"{self.root}/config/{_crc(project)}.json"
+
     def job(self, server: str) -> str:
         """Return the file that says what the guard of `server` was asked to run."""
         return f"{self.root}/servers/{server}.json"

@@ -196,7 +196,7 @@ def test_options_reach_the_supervisor(call: Callable[..., Said], supervisor: Sta
     call("wait", "web", "--gone", "--timeout", "2")
     call("logs", "web", "-n", "5", "--after", "3:1", "--max-bytes", "9", "--wait", "0.5")
     call("restart", "web", "--timeout", "8", "--grace", "2")
-    start = {"command": None, "port": None, "timeout": 45.0, "wait": True, "env": None, "owner": None}
+    start = {"command": None, "port": None, "timeout": None, "wait": True, "env": None, "owner": None}
     start |= dict.fromkeys(("restart", "idle_timeout", "ttl", "with_parent"), None)
     stop = {"everything": False, "grace": 5.0, "sweep": False, "everywhere": False, "owner": None}
     stop |= {"take_over": False}

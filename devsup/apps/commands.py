@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 
 from devsup import masking
-from devsup.apps import detect, lines, naming, owner, scripts
+from devsup.apps import configured, detect, lines, naming, owner, scripts
 from devsup.apps.checks import environment, validate
 from devsup.apps.folders import Folders
-from devsup.apps.ports import AUTO, check_reserved, read_port, take_port, without_port
+from devsup.apps.ports import AUTO, check_reserved, number, read_port, take_port, without_port
 from devsup.apps.presets import COMMAND, KINDS
 from devsup.apps.presets.kind import COMMON_FAILURES
 from devsup.apps.recognise import recognise
@@ -32,8 +32,20 @@ if TYPE_CHECKING:
     from devsup.apps.ports import Recipe
     from devsup.apps.presets import Kind
     from devsup.apps.recognise import Recognised
+    from devsup.config import Config
 
-__all__ = ["Plan", "environment", "plan", "probe", "read_port", "same_command", "validate"]
+__all__ = ["Call", "Plan", "environment", "of_app", "plan", "probe", "read_port", "same_command", "validate"]
+
+
+class Call(Record):
+    """What a caller asks for, beside app and command; ``given`` are the variables that it sets itself."""
+
+    project: str
+    cwd: str
+    port: int | str | None
+    given: dict[str, str]
+    environ: Mapping[str, str]
+    config: Config | None = None
 
 
 class Plan(Record):
@@ -63,6 +75,10 @@ class Plan(Record):
     needs: Needs | None
     #: How long it lives and what becomes of it when it ends by itself: see `devsup.guard.job`.
     policy: dict[str, Any]
+    #: Seconds that its configuration gives it to become ready.
+    timeout: float | None = None
+    #: The apps that are to run before it.
+    depends_on: list[str] = []  # noqa: RUF012 - a default of a record, never changed
 
     def with_port(self, port: int) -> Plan:
         """Return the plan with ``port`` in its command or environment."""
@@ -81,12 +97,13 @@ def plan(
     port: int | str | None = None,
     env: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
+    config: Config | None = None,
 ) -> Plan:
     """
     Return what `devsup start [app] [-- command]` in ``cwd`` runs.
 
     ``env`` are the caller's own changes; they win over all that devsup sets. ``environ`` is the environment
-    to change.
+    to change, ``config`` the project's configuration.
 
     :raises DevsupError: usage, not_found, ambiguous or config_invalid: nothing that could be run was asked
     for
@@ -96,20 +113,32 @@ def plan(
     if app is not None and not naming.is_name(app):
         raise _no_name(app, command)
     project, cwd = os.path.realpath(project), os.path.realpath(cwd)
+    call = Call(project, cwd, asked, given, environ, config)
     if command is None:
-        seen = detect.survey(project, cwd)
-        chosen = seen.choose(app)
-        return _finish(
-            project,
-            chosen.name,
-            lines.of_app(seen.folders, chosen, environ),
-            asked,
-            given,
-            environ,
-            seen.notes(),
-        )
+        seen = configured.apply(detect.survey(project, cwd), config)
+        return of_app(seen, seen.choose(app), call)
     _check_argv(command)
-    return _explicit(project, cwd, app, command, asked, given, environ)
+    return _explicit(call, app, command)
+
+
+def of_app(seen: Survey, app: App, call: Call) -> Plan:
+    """Return what ``call`` runs where it names no command: ``app``, as it is found and configured."""
+    settings = configured.settings_of(call.config, app.name, call.environ)
+    needed = configured.check_dependencies(seen, call.config, app.name)
+    if app.command is not None:
+        line, port = _configured(seen, app, settings, call)
+    elif app.script is None and app.kind == COMMAND.name:
+        assert call.config is not None
+        raise call.config.error(
+            f"apps.{app.name}",
+            f"`apps.{app.name}` has no `command`, and there is nothing in `{app.dir}` that could be run",
+            allowed=["command", "dir", "kind"],
+            hint="give it a `command`",
+        )
+    else:
+        line, port = lines.of_app(seen.folders, app, call.environ), None
+    plan = _finish(call, app.name, line, settings, port, seen.notes())
+    return plan.replace(depends_on=needed) if needed else plan
 
 
 def same_command(kind: str, one: list[str], other: list[str]) -> bool:
@@ -146,27 +175,34 @@ def _check_argv(command: list[str]) -> None:
         raise UsageError("a word of the command contains a NUL byte", hint="give the command without it")
 
 
-def _explicit(
-    project: str,
-    cwd: str,
-    name: str | None,
-    command: list[str],
-    asked: int | str | None,
-    given: dict[str, str],
-    environ: Mapping[str, str],
-) -> Plan:
+def _explicit(call: Call, name: str | None, command: list[str]) -> Plan:
+    project, cwd, environ = call.project, call.cwd, call.environ
     folders = Folders(project)
     found = recognise(command, folders, cwd)
     if found is None:
-        line = lines.Line(argv=command, args=len(command), kind=COMMAND, cwd=cwd, folder=cwd)
-        return _finish(project, name, line, asked, given, environ, [])
+        settings = configured.settings_of(call.config, name, environ)
+        kind = KINDS[settings.get("kind", COMMAND.name)]
+        return _finish(call, name, lines.of_command(command, kind, cwd), settings, None, [])
     inside = (found.folder + "/").startswith(project.rstrip("/") + "/")
-    seen = detect.survey(project, found.folder if inside else cwd, folders)
+    seen = configured.apply(detect.survey(project, found.folder if inside else cwd, folders), call.config)
     own = seen.at(found.folder)
     line, port = _recognised(seen, found, own, cwd, environ)
     if name is None and (found.kind is not COMMAND or _is_own(found, own)):
         name = _name(seen, line, own)
-    return _finish(project, name, line, port if asked is None else asked, given, environ, [])
+    settings = configured.settings_of(call.config, name, environ)
+    return _finish(call, name, line, settings, port, [])
+
+
+def _configured(
+    seen: Survey, app: App, settings: dict[str, Any], call: Call
+) -> tuple[lines.Line, int | None]:
+    """Return the line of a configured command, and the port that it begins with."""
+    command, kind = app.command or [], settings.get("kind")
+    found = recognise(command, seen.folders, app.dir)
+    if found is None:
+        return lines.of_command(command, KINDS[kind or COMMAND.name], app.dir), None
+    line, port = _recognised(seen, found, None, app.dir, call.environ)
+    return (line if kind is None else line.replace(kind=KINDS[kind])), port
 
 
 def _is_own(found: Recognised, own: App | None) -> bool:
@@ -207,17 +243,21 @@ def _recognised(
 
 
 def _finish(
-    project: str,
+    call: Call,
     name: str | None,
     line: Line,
-    asked: int | str | None,
-    given: dict[str, str],
-    environ: Mapping[str, str],
+    settings: dict[str, Any],
+    prefixed: int | None,
     notes: list[str],
 ) -> Plan:
+    """Put together what the call, the environment, the file and the command say; ``prefixed`` is its port."""
+    project, given, environ = call.project, call.given, call.environ
     kind = line.kind
+    line = lines.with_host(line, settings.get("host"))
     recipe, own = lines.recipe_of(line)
-    asked = _asked(kind, asked, given)
+    env = configured.variables(call.config, name, line.cwd, settings)
+    asked = _asked(kind, prefixed if call.port is None else call.port, given)
+    from_file = asked is None and (asked := settings.get("port") or _port_in(kind, env)) is not None
     if recipe.fixed and asked is not None and asked != own:
         notes = [*notes, f"the command sets port {own} itself: `--port {asked}` has no effect"]
         asked = None
@@ -225,14 +265,19 @@ def _finish(
         notes = [*notes, f"the script says port {recipe.own}; `{recipe.flag} {asked}` was added behind it"]
     auto = asked == AUTO
     port = asked if isinstance(asked, int) else None if auto else own or kind.default_port
-    source = "caller" if asked is not None else "command" if own else "default" if port else "none"
+    source = "file" if from_file else "caller" if asked is not None else "command" if own else ""
+    source = source or ("default" if port else "none")
     check_reserved(kind, port)
-    argv, env = recipe.render(port)
+    argv, told = recipe.render(port)
     if own == 0 and asked is None:
         # The command asks for any port: only the server knows which.
-        argv, env, port, source = line.argv, {}, None, "command"
+        argv, told, port, source = line.argv, {}, None, "command"
     folder = line.folder if kind.exclusive_folder else None
-    changes, said = _environment(line, env, given, environ, source)
+    changes, said = _environment(line, {**line.env, **env, **told}, given, environ, source)
+    lasting = configured.policy(settings)
+    mark = configured.fingerprint(call.config.settings(name), env) if call.config is not None else None
+    if mark is not None:
+        lasting["config"] = mark
     return Plan(
         project=project,
         app=name,
@@ -246,11 +291,12 @@ def _finish(
         folder=folder,
         env=changes,
         notes=[*notes, *said],
-        probe=probe(kind, folder),
+        probe=configured.probe(settings, probe(kind, folder)),
         owner=owner.detect(environ),
         recipe=recipe,
         needs=line.needs,
-        policy={},
+        policy=lasting,
+        timeout=settings.get("ready", {}).get("timeout"),
     )
 
 
@@ -297,6 +343,12 @@ def _session(project: str, line: Line) -> str:
 
     text = "\0".join((project, line.cwd, *line.argv))
     return f"session_{crc32(portable(text).encode('utf-8', 'surrogateescape')):08x}"
+
+
+def _port_in(kind: Kind, env: dict[str, str]) -> int | None:
+    """Return the port that the variables of a configuration name, where the kind is known to read that."""
+    text = env.get(kind.port_env or "")
+    return number(text) if text is not None and kind is not COMMAND else None
 
 
 def _port_of(text: str) -> int:

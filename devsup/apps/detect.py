@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.apps.presets import Kind
 
-__all__ = ["App", "Survey", "choose", "find_apps", "survey"]
+__all__ = ["App", "Survey", "at_folder", "choose", "closest", "find_apps", "survey"]
 
 LOCK_FILES = (
     ("pnpm-lock.yaml", "pnpm"),
@@ -39,7 +39,8 @@ class App(Record):
     A named thing to run.
 
     ``script`` is the script of its `package.json` that runs it (None: the program of its kind is run itself),
-    ``text`` what that script says. ``install_dir`` is where its packages are installed from.
+    ``text`` what that script says. ``install_dir`` is where its packages are installed from. A configured app
+    may have a ``command`` instead; with ``placed`` unset nobody said that its folder is this one.
     """
 
     name: str
@@ -51,6 +52,8 @@ class App(Record):
     hooks: bool = False
     has_dependencies: bool = False
     install_dir: str = ""
+    command: list[str] | None = None
+    placed: bool = True
 
 
 class Survey(Record):
@@ -72,8 +75,9 @@ class Survey(Record):
         return self.folders.project
 
     def at(self, folder: str) -> App | None:
-        """Return the app whose folder ``folder`` is."""
-        return next((app for app in self.apps if app.dir == folder), None)
+        """Return the one app whose folder ``folder`` is."""
+        here = [app for app in self.apps if app.dir == folder and app.placed]
+        return here[0] if len(here) == 1 else None
 
     def named(self, name: str) -> App | None:
         """Return the app with this name."""
@@ -163,7 +167,7 @@ class Survey(Record):
         return NotFound(
             f"no app `{name}` in `{self.project}`; there {'is' if len(self.apps) == 1 else 'are'}"
             f" {self._listed(self.apps)}",
-            hint=f"devsup start {_closest(name, [app.name for app in self.apps])}",
+            hint=f"devsup start {closest(name, [app.name for app in self.apps])}",
             details={"known": [{"name": app.name, "folder": app.dir} for app in self.apps]},
         )
 
@@ -240,6 +244,12 @@ def _deep(folders: Folders, cwd: str, known: set[str]) -> App | manifest.Broken 
         if package is not None and (app := _draft(folders, package)) is not None:
             return app
     return None
+
+
+def at_folder(folders: Folders, folder: str) -> App | None:
+    """Return the app in ``folder``, however deep that lies, still without a name; None for none."""
+    package = folders.package(folder)
+    return _draft(folders, package) if isinstance(package, manifest.Package) else None
 
 
 def _draft(folders: Folders, package: manifest.Package) -> App | None:
@@ -324,7 +334,8 @@ def _nothing(project: str, name: str | None = None) -> DevsupError:
     )
 
 
-def _closest(name: str, known: list[str]) -> str:
+def closest(name: str, known: list[str]) -> str:
+    """Return the one of ``known``, of which there is at least one, that ``name`` looks most like."""
     name = name.removeprefix(naming.SESSION_PREFIX)
 
     def likeness(other: str) -> tuple[bool, int]:

@@ -30,6 +30,9 @@ __all__ = ["Line", "of_app", "of_program", "of_script", "recipe_of"]
 
 BIN = "node_modules/.bin"
 
+#: Signs by which a shell runs more than one command, or ends it early.
+_SEVERAL = frozenset(";&|\n#")
+
 
 class Line(Record):
     """
@@ -49,6 +52,8 @@ class Line(Record):
     bin_dirs: tuple[str, ...] = ()
     text: str = ""
     wrapper: str | None = None
+    #: Variables that it needs beside its port's.
+    env: dict[str, str] = {}  # noqa: RUF012 - a default of a record, never changed
 
 
 def of_app(folders: Folders, app: App, environ: Mapping[str, str]) -> Line:
@@ -81,6 +86,32 @@ def of_app(folders: Folders, app: App, environ: Mapping[str, str]) -> Line:
         text=app.text or " ".join(words),
         wrapper=manager,
     )
+
+
+def of_command(command: list[str], kind: Kind, cwd: str) -> Line:
+    """Return the line of a command of which nothing is known but that it runs a server of ``kind``."""
+    if kind is COMMAND:
+        return Line(argv=command, args=len(command), kind=kind, cwd=cwd, folder=cwd)
+    if command[:2] == ["sh", "-c"] and len(command) == 3 and not _SEVERAL.intersection(command[2]):
+        # Words behind the script are its own `$1` and so on: the server gets them at the end of its command.
+        command = [*command[:2], f'{command[2]} "$@"', "sh"]
+        return Line(argv=command, args=len(command), kind=kind, cwd=cwd, folder=cwd)
+    return Line(argv=command, args=1, kind=kind, cwd=cwd, folder=cwd)
+
+
+def with_host(line: Line, host: str | None) -> Line:
+    """Return ``line`` listening on ``host``, told in the way of its kind; a command that says one wins."""
+    if host is None:
+        return line
+    flags = line.kind.host_flags
+    said = " ".join((*line.argv[line.args :], line.text))
+    if any(word.partition("=")[0] in flags for word in said.split()):
+        return line
+    call = scripts.call_in(line.text) if line.wrapper is not None else None
+    if not flags or (line.wrapper is not None and (call is None or not call.last)):
+        return line.replace(env={**line.env, "HOST": host})
+    dashes = ["--"] if line.wrapper == "npm" and "--" not in line.argv else []
+    return line.replace(argv=[*line.argv, *dashes, flags[0], host])
 
 
 def of_script(

@@ -8,11 +8,11 @@ app from starting. Whoever needs that very file raises `Broken.error()`.
 from __future__ import annotations
 
 import os
-import stat
 
 from devsup import compactjson
 from devsup.errors import ConfigInvalid
 from devsup.records import Record
+from devsup.smallfile import MAX_BYTES, contents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["MANAGERS", "Broken", "Package", "pnpm_workspaces", "read"]
 
 MANAGERS = ("npm", "pnpm", "yarn", "bun")
-
-#: No package.json is this large; a file that is does not belong to an app.
-MAX_BYTES = 8 << 20
 
 
 class Package(Record):
@@ -64,7 +61,7 @@ class Broken(Record):
 def read(folder: str) -> Package | Broken | None:
     """Return what the `package.json` in ``folder`` says; None where there is none."""
     try:
-        raw = _bytes(os.path.join(folder, "package.json"))
+        raw = contents(os.path.join(folder, "package.json"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -98,7 +95,7 @@ def _no_json(folder: str, text: str) -> Broken:
 def pnpm_workspaces(folder: str) -> list[str] | None:
     """Return the `packages` of the `pnpm-workspace.yaml` in ``folder``; None where there is no such file."""
     try:
-        raw = _bytes(os.path.join(folder, "pnpm-workspace.yaml"))
+        raw = contents(os.path.join(folder, "pnpm-workspace.yaml"))
     except OSError:
         return None
     if raw is None:
@@ -118,23 +115,6 @@ def pnpm_workspaces(folder: str) -> list[str] | None:
                 found += [_unquoted(item) for item in value.strip().strip("[]").split(",")]
                 inside = False
     return [pattern for pattern in found if pattern]
-
-
-def _bytes(path: str) -> bytes | None:
-    # O_NONBLOCK: a fifo of this name must not hang every command. Plain os calls: half the price of `open`.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        parts = []
-        size = min(status.st_size, MAX_BYTES) + 1
-        while size > 0 and (part := os.read(fd, size)):
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-    finally:
-        os.close(fd)
 
 
 def _package(folder: str, data: dict[str, Any]) -> Package:

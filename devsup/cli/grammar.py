@@ -53,7 +53,7 @@ VERBS: dict[str, Any] = {
             "app": None,
             "command": None,
             "port": None,
-            "timeout": 45.0,
+            "timeout": None,
             "no_wait": False,
             "env": None,
             "restart": None,

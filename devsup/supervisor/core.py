@@ -75,7 +75,7 @@ class Supervisor:
         *,
         command: Sequence[str] | None = None,
         port: int | str | None = None,
-        timeout: float = START_TIMEOUT,
+        timeout: float | None = None,
         wait: bool = True,
         env: Mapping[str, str] | None = None,
         environ: Mapping[str, str] | None = None,
@@ -90,8 +90,9 @@ class Supervisor:
         Return the app's server: the one that runs, or a new one that is ready.
 
         ``port`` is a number or ``"auto"``; ``env`` is added to ``environ``, by default this process's
-        environment; ``timeout`` is one deadline in seconds, over all of it. ``owner`` is whose a new server
-        is, by default what ``environ`` says of the caller.
+        environment; ``timeout`` is one deadline in seconds, over all of it: by default what the project's
+        configuration says, else 45. ``owner`` is whose a new server is, by default what ``environ`` says of
+        the caller.
 
         A new server is run again when it ends by itself where ``restart`` is ``"on-failure"`` or
         ``"always"``; it is stopped after ``ttl``, when nobody has used it for ``idle_timeout`` (seconds, or a
@@ -104,7 +105,7 @@ class Supervisor:
         :raises ExitedEarly, StoppedMeanwhile: it is not there any more
         :raises NotReady: the deadline is over; it goes on starting
         """
-        deadline = time.monotonic() + timeout
+        began = time.monotonic()
         environ = _inherited() if environ is None else environ
         given = [*command] if command else None
         try:
@@ -123,15 +124,28 @@ class Supervisor:
             ensure_home(self.home)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; nothing was started") from None
+        allowed = timeout if timeout is not None else plan.timeout or START_TIMEOUT
         starter = Starter(
-            self.home, plan, project=self.project, deadline=deadline, wait=wait, environ=environ,
+            self.home, plan, project=self.project, deadline=began + allowed, wait=wait, environ=environ,
             given_env=env or {}, given_command=given, on_progress=on_progress,
         )  # fmt: skip
         try:
             result = starter.run()
         finally:
             self.notes += starter.registry.warnings  # also beside an error
-        return result.replace(notes=[*self.notes, *result.notes])
+        return result.replace(notes=[*self.notes, *result.notes, *self._missing(plan)])
+
+    def _missing(self, plan: Plan) -> List[str]:
+        """Return a note on what a started app depends on and what does not run."""
+        if not plan.depends_on:
+            return []
+        missing = [name for name in plan.depends_on if self._running(name) is None]
+        if not missing:
+            return []
+        listed = " and ".join(f"`{name}`" for name in missing)
+        verb = "does" if len(missing) == 1 else "do"
+        how = f"`devsup up {plan.app}` starts them in their order"
+        return [f"`{plan.app}` depends on {listed}, which {verb} not run: {how}"]
 
     def _plan(
         self,
@@ -142,11 +156,19 @@ class Supervisor:
         env: Mapping[str, str] | None,
         environ: Mapping[str, str],
     ) -> Plan:
-        from devsup.apps import commands
+        from devsup.apps import commands, configured
 
+        config = configured.load(self.project, self.home)
         try:
             return commands.plan(
-                self.project, self.cwd, app=app, command=given, port=port, env=env, environ=environ
+                self.project,
+                self.cwd,
+                app=app,
+                command=given,
+                port=port,
+                env=env,
+                environ=environ,
+                config=config,
             )
         except NotFound:
             running = self._running(app) if given is None else None
@@ -160,6 +182,7 @@ class Supervisor:
                 port=port,
                 env=env,
                 environ=environ,
+                config=config,
             )
 
     def _running(self, name: str | None) -> Row | None:
@@ -388,7 +411,7 @@ class Supervisor:
         *,
         command: Sequence[str] | None = None,
         port: int | str | None = None,
-        timeout: float = START_TIMEOUT,
+        timeout: float | None = None,
         env: Mapping[str, str] | None = None,
         owner: str | None = None,
     ) -> StartResult:

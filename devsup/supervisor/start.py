@@ -47,6 +47,7 @@ from devsup.tree import MARKER
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from devsup.apps.commands import Plan
     from devsup.guard.spawn import Hearing
@@ -154,7 +155,7 @@ class Starter:
         if (row.project, row.session) != (self.project, self.plan.session):
             name = row.app or row.session
             self.notes.append(f"`{row.folder}` already has this server, as `{name}` of `{row.project}`")
-        self._note_differences(server.port)
+        self._note_differences(row, server.port)
         if server.state is State.UNHEALTHY:
             name = row.app or row.session
             self.notes.append(
@@ -184,12 +185,28 @@ class Starter:
         typed = None if self.given_env else masking.typed(words)
         return typed or f"make the same call again{f' with `{chr(32).join(options)}`' if options else ''}"
 
-    def _note_differences(self, port: int | None) -> None:
+    def _note_differences(self, row: Row, port: int | None) -> None:
         sources = ("caller", "command") if self.given_command else ("caller",)
         if self.plan.port_source in sources and self.plan.port not in (None, port):
             self.notes.append(f"it already runs on port {port}; port {self.plan.port} was not applied")
         if self.given_env:
             self.notes.append("it already runs; --env was not applied (`devsup stop` it first)")
+        if row.id not in self.made and self._config_changed(row):
+            name = row.app or row.session
+            self.notes.append(
+                f"the configuration of `{name}` has changed since it was started; `devsup stop {name}` and "
+                f"`devsup start {name}` apply it"
+            )
+
+    def _config_changed(self, row: Row) -> bool:
+        mark = self.plan.policy.get("config")
+        if mark is None or row.session != self.plan.session:
+            return False
+        try:
+            started: Any = jobs.read(self.home.job(row.id)).policy.get("config")
+        except (OSError, ValueError):
+            return False  # it has just ended, or was started by another version
+        return bool(started != mark)
 
     def _refuse_inside(self, row: Row) -> None:
         marker = trees.parse(_raw(self.environ))

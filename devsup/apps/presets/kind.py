@@ -58,6 +58,8 @@ class Kind(Record):
     #: Whether the port is always given by flag, not only where the script already has one.
     port_by_flag: bool = False
     value_flags: frozenset[str] = frozenset()
+    #: Options for the address to listen on; without one the variable `HOST` is set.
+    host_flags: tuple[str, ...] = ()
     exclusive_folder: bool = False
     unset_env: tuple[str, ...] = ()
     dependencies: tuple[str, ...] = ()

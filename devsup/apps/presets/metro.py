@@ -20,6 +20,7 @@ KIND = Kind(
     default_port=8081,
     port_env="RCT_METRO_PORT",
     port_flags=("--port", "-p"),
+    host_flags=("--host",),
     port_by_flag=True,
     value_flags=frozenset(("--host", "--config", "-c", "--projectRoot", "--max-workers", "--watchFolders")),
     reserved_ports={},

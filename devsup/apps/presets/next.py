@@ -97,6 +97,7 @@ KIND = Kind(
     default_port=3000,
     port_env="PORT",
     port_flags=("--port", "-p"),
+    host_flags=("--hostname", "-H"),
     value_flags=frozenset(
         (
             "-H",

@@ -58,7 +58,12 @@ def start(
             autocompletion=complete.ports,
         ),
     ] = None,
-    timeout: Timeout = 45.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", metavar="S", help="Seconds to wait until it is ready (45, or as configured)."
+        ),
+    ] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return once it is started.")] = False,
     env: Annotated[
         list[str] | None, typer.Option("--env", metavar="K=V", help="Variable for the server; repeatable.")
