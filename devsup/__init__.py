@@ -4,8 +4,9 @@ Starts, tracks and stops development servers.
 The layers, drawn once. An arrow means "may import"; nothing imports upwards, and a test checks it::
 
     demo -> __main__ -> cli -> supervisor -> apps -> config -> logs -> guard -> registry -> readiness
-        -> shutdown -> tree -> ports -> locks -> identity -> system -> paths -> masking -> trace -> durations
-        -> clock -> models -> errors -> smallfile -> filenames -> compactjson -> records
+        -> shutdown -> tree -> ports -> locks -> identity -> bounds -> system -> paths -> masking
+        -> trace -> durations -> clock -> models -> errors -> smallfile -> filenames -> compactjson
+        -> records
 
 `cli` reads flags and shows answers; `supervisor` decides; `guard` is a process of its own, one per server.
 The public names below are loaded when they are first asked for, so that `import devsup` costs nothing.

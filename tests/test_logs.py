@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,6 @@ from tests.support import Spawn, hear, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from devsup.models import LogPage
 
@@ -337,12 +337,10 @@ def test_a_cursor_of_nothing_begins_anew(log: Path, after: str) -> None:
     assert not page(log, got.next_cursor).reset
 
 
-def test_a_reader_that_lags_behind_goes_on_at_the_oldest_whole_line(
-    log: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reader_that_lags_behind_goes_on_at_the_oldest_whole_line(log: Path) -> None:
     """Offsets count what was written, not what is left of it."""
     log.write_text("tail of a line\nnext\nlast\n")
-    monkeypatch.setattr(files, "base_offset", lambda _: 4096)
+    Path(f"{log}.base").write_text("4096 4096 0 \n")
     got = page(log, "3:100", lines=1)
     assert (got.text, got.truncated, got.reset, got.next_cursor) == ("next\n", True, False, "3:4116")
     got = page(log, got.next_cursor)
@@ -356,16 +354,14 @@ def test_a_page_read_while_bytes_were_cut_off_is_read_again(
 ) -> None:
     """The forced race: between opening the log and reading it, its front goes."""
     log.write_text("one\ntwo\nthree\n")
-    base, read = 0, files.LogFile.read
+    read = files.LogFile.read
 
     def cut_then_read(moment: files.LogFile, offset: int, count: int) -> bytes:
-        nonlocal base
-        if not base:
-            base = 4
+        if log.stat().st_size == 14:
+            Path(f"{log}.base").write_text("4 4 0 \n")
             log.write_text("two\nthree\n")
         return read(moment, offset, count)
 
-    monkeypatch.setattr(files, "base_offset", lambda _: base)
     monkeypatch.setattr(files.LogFile, "read", cut_then_read)
     got = page(log, "3:4")
     assert (got.text, got.truncated, got.next_cursor) == ("two\nthree\n", False, "3:14")

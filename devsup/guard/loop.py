@@ -18,6 +18,7 @@ from devsup.clock import now_ms
 from devsup.guard import endings, launch
 from devsup.guard import job as jobs
 from devsup.guard.book import FAILURES, Book, place, say
+from devsup.guard.bounding import Bounding
 from devsup.guard.charge import Charge
 from devsup.guard.children import Exit
 from devsup.guard.spawn import ADOPT
@@ -62,6 +63,7 @@ class Guard:
         self.book = Book(self.charge)
         self.signals = Signals()
         self.caller = Caller()
+        self.bounding = Bounding(job.log)
 
     def run(self) -> int:
         """Guard from the claim to the end of the server."""
@@ -97,7 +99,10 @@ class Guard:
             poll.register(handle, select.POLLIN)
         for fd, events in charge.watch.fds():
             poll.register(fd, events)
+        if self.bounding.fd is not None:
+            poll.register(self.bounding.fd, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(self._timeout())}
+        self.bounding.advance(ready)
         if self.signals.fd in ready:
             self.signals.hear()
         charge.reap()
@@ -114,7 +119,7 @@ class Guard:
     def _timeout(self) -> float | None:
         """Milliseconds until something is due; None for ever."""
         charge = self.charge
-        times = [charge.watch.due, self.book.due]
+        times = [charge.watch.due, self.book.due, self.bounding.due]
         if charge.state is State.STARTING and charge.is_portless():
             times.append(charge.launched_at + LIVED_AFTER)
         if charge.left is not None and not charge.was_up:
@@ -279,6 +284,8 @@ class Guard:
             self._end(State.STOPPED, ended=ended, reason="stop")  # a stop came while it went down
             return
         charge.begin_again(job)
+        self.bounding.finish()
+        self.bounding = Bounding(job.log)
         self.book.forget()
         charge.enter(Happening.LAUNCHED)
         self.book.write_job()
@@ -294,6 +301,7 @@ class Guard:
         self._end(state, ended=ended, reason=endings.how(left), keep=charge.was_up, left=left)
 
     def _end(self, state: State, *, ended: Ended | None, reason: str, **how: Any) -> None:
+        self.bounding.finish()
         endings.end(self.charge, self.book, state, ended=ended, reason=reason, **how)
         self.caller.close()
 

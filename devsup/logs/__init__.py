@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from devsup.logs.cursor import format_cursor, parse_cursor
-from devsup.logs.files import base_offset, prune
+from devsup.logs.files import prune
 from devsup.logs.reader import DEFAULT_LINES, DEFAULT_MAX_BYTES, last_line, page, tail_text, wait_for_more
 from devsup.logs.text import clean
 
 __all__ = [
     "DEFAULT_LINES",
     "DEFAULT_MAX_BYTES",
-    "base_offset",
     "clean",
     "format_cursor",
     "last_line",

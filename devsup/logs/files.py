@@ -2,7 +2,8 @@
 Log files on disk: reading a moment of one that a server goes on appending to, and removing the old ones.
 
 A `LogFile` sees the bytes that were there when it was opened; later ones are for the next. Offsets are
-logical: bytes written since the generation began. Safe beside writers, other readers and other prunes.
+logical: bytes written since the generation began, whatever `devsup.bounds` has cut off in front. Safe beside
+writers, other readers, cuts and other prunes.
 """
 
 from __future__ import annotations
@@ -12,72 +13,121 @@ import re
 import stat
 import time
 
+from devsup import bounds
 from devsup.errors import NotFound, RegistryUnusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from devsup.bounds import Marks
     from devsup.errors import DevsupError
 
-__all__ = ["QUIET", "LogFile", "base_offset", "prune"]
+__all__ = ["QUIET", "LogFile", "Passed", "prune"]
 
 #: Seconds without a new byte after which a line without its newline is shown: a prompt never gets one.
 QUIET = 1.0
 
 
-def base_offset(path: str) -> int:  # noqa: ARG001 (nothing is cut off yet)
-    """Return the logical offset of the file's first byte: the only place that maps one to the other."""
-    return 0
+class Passed(Exception):
+    """What was to be read has been cut off since the log was opened."""
 
 
 class LogFile:
     """
     One moment of a log file, for a ``with`` block.
 
-    ``base`` and ``end`` are the logical offsets of what can be read; ``stalled`` says that nothing was
-    written for a while. Offsets hold only if `moved` is still false after the last read.
+    ``first`` and ``end`` are the logical offsets of what can be read; ``stalled`` says that nothing was
+    written for a while. What `read` returns was there, at that offset; `first` grows while others cut.
 
     :raises NotFound: there is no such file
     :raises RegistryUnusable: it is no regular file, or cannot be read
+    :raises Busy: a cut takes too long
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.base = base_offset(path)
+        self._before: int | None = None
         try:
             # Not blocking: a fifo in its place would keep us here until somebody writes to it.
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise _unreadable(path, error) from error
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
+        try:
+            self._look(bounds.settle(path))
+        except BaseException:
             os.close(self._fd)
-            raise RegistryUnusable(f"the log `{path}` is not a regular file", hint="move it out of the way")
-        self.end = self.base + status.st_size
+            raise
+
+    def _look(self, marks: Marks) -> None:
+        while True:
+            status = os.fstat(self._fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise RegistryUnusable(
+                    f"the log `{self.path}` is not a regular file", hint="move it out of the way"
+                )
+            now = bounds.settle(self.path)
+            if now == marks:
+                break
+            marks = now  # the size is that of another moment
+        self.end = marks.base + status.st_size
         self.stalled = time.time() - status.st_mtime >= QUIET
+        self._arrange(marks)
+
+    def _arrange(self, marks: Marks) -> None:
+        self._marks = marks
+        self._forget_before()
+        self.first = marks.first if marks.first <= self.end else marks.base  # emptied by hand since
+        if self.first < marks.base:
+            try:
+                self._before = os.open(bounds.before(self.path), os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                self.first = marks.base
+
+    def _forget_before(self) -> None:
+        if self._before is not None:
+            os.close(self._before)
+            self._before = None
 
     def __enter__(self) -> LogFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._forget_before()
         os.close(self._fd)
 
-    @property
-    def moved(self) -> bool:
-        """Whether bytes were cut off in front since it was opened."""
-        return base_offset(self.path) != self.base
-
     def read(self, offset: int, count: int) -> bytes:
-        """Return up to ``count`` bytes from ``offset`` on; fewer at the end, or if the file has shrunk."""
-        try:
-            return os.pread(self._fd, max(0, min(count, self.end - offset)), offset - self.base)
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
+        """
+        Return up to ``count`` bytes from ``offset`` on; fewer at the end, or if the file has shrunk.
+
+        :raises Passed: they are not there any more
+        """
+        count = max(0, min(count, self.end - offset))
+        while True:
+            try:
+                raw = self._bytes(offset, count)
+            except OSError as error:
+                raise _unreadable(self.path, error) from error
+            # After the read: what is cut off meanwhile may have been read as what follows it, or as NULs.
+            marks = bounds.settle(self.path)
+            if marks == self._marks:
+                return raw
+            self._arrange(marks)
+            if offset < self.first and count:
+                raise Passed
+
+    def _bytes(self, offset: int, count: int) -> bytes:
+        base = self._marks.base
+        if offset >= base:
+            return os.pread(self._fd, count, offset - base)
+        if self._before is None:
+            return b""
+        raw = os.pread(self._before, min(count, base - offset), offset - self._marks.first)
+        return raw + os.pread(self._fd, count - len(raw), 0) if len(raw) == base - offset else raw
 
     def inside(self, offset: int) -> bool:
         """Tell whether ``offset`` is inside a segment of a line (see `devsup.logs.text`)."""
-        return offset > self.base and self.read(offset - 1, 1) not in (b"\n", b"\r", b"")
+        return offset > self.first and self.read(offset - 1, 1) not in (b"\n", b"\r", b"")
 
 
 def prune(folder: str, session: str, keep: int = 3, *, keep_paths: Collection[str] = ()) -> list[str]:
@@ -103,6 +153,11 @@ def prune(folder: str, session: str, keep: int = 3, *, keep_paths: Collection[st
         except OSError:
             continue
         deleted.append(path)
+        for beside in bounds.companions(path):
+            try:
+                os.unlink(beside)
+            except OSError:
+                continue
     return deleted
 
 

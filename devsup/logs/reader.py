@@ -12,7 +12,7 @@ import time
 
 from devsup.errors import DevsupError, NotFound, UsageError
 from devsup.logs.cursor import format_cursor, parse_cursor
-from devsup.logs.files import LogFile
+from devsup.logs.files import LogFile, Passed
 from devsup.logs.text import take
 from devsup.models import LogPage
 from devsup.records import Record
@@ -182,13 +182,14 @@ def _continue(path: str, offset: int | None, *, lines: int, budget: int, over: b
 
 
 def _steady(path: str, work: Callable[[LogFile], _Part]) -> _Part:
-    """Do ``work`` on a moment of the log in which no offset moved."""
-    # It ends: bytes are cut off by a timer of a second at least, and a page takes milliseconds.
+    """Do ``work`` on a moment of the log; once more where the bound has overtaken it."""
+    # It ends: a cut takes a good part of the log, and what follows it stays until as much is written again.
     while True:
         with LogFile(path) as log:
-            part = work(log)
-            if not log.moved:
-                return part
+            try:
+                return work(log)
+            except Passed:
+                continue
 
 
 def _forward(
@@ -196,16 +197,22 @@ def _forward(
 ) -> _Part:
     """Return what follows ``offset``; all there is, where that is None or not in the log (any more)."""
     reset = offset is not None and offset > log.end
-    truncated = offset is not None and offset < log.base
+    truncated = offset is not None and offset < log.first
     at = _oldest_line(log) if offset is None or reset or truncated else offset
     texts: list[str] = []
     first, left = at, budget
     while lines and at < log.end and at - first < SKIP and (not texts or left * 4 > budget):
-        raw = log.read(at, max(BLOCK, min(left, BLOCK * 16)))
+        try:
+            inside = log.inside(at)
+            raw = log.read(at, max(BLOCK, min(left, BLOCK * 16)))
+        except Passed:
+            if not texts:
+                raise
+            break  # the next page says that something is missing
         last = at + len(raw) >= log.end
         text, used = take(
             raw,
-            inside=log.inside(at),
+            inside=inside,
             budget=left,
             lines=lines,
             cut=not texts,
@@ -261,7 +268,7 @@ def _last_bytes(data: bytes, budget: int) -> str:
 
 def _lines_back(log: LogFile, lines: int, window: int) -> tuple[int, bool]:
     """Return where the last ``lines`` lines begin, and whether that is further than ``window``."""
-    floor = max(log.base, log.end - window)
+    floor = max(log.first, log.end - window)
     at, wanted = log.end, lines + 1
     while at > floor:
         start = max(floor, at - BLOCK)
@@ -273,14 +280,14 @@ def _lines_back(log: LogFile, lines: int, window: int) -> tuple[int, bool]:
                 end = raw.rindex(b"\n", 0, end)
             return start + end + 1, False
         at, wanted = start, wanted - found
-    if floor == log.base:
-        return _oldest_line(log), log.base > 0
+    if floor == log.first:
+        return _oldest_line(log), log.first > 0
     return _line_start(log, floor), True
 
 
 def _oldest_line(log: LogFile) -> int:
     """Return where the first whole line begins that is still there."""
-    return _line_start(log, log.base) if log.base else 0
+    return _line_start(log, log.first) if log.first else 0
 
 
 def _line_start(log: LogFile, offset: int) -> int:

@@ -401,7 +401,12 @@ class Supervisor:
         found = find(registry, self.project, target)
         self.notes += registry.warnings
         self.place = found.row.project if found.row.project != self.project else None
-        return found, Life.ENDED if found.ended else life(found.row)
+        alive = Life.ENDED if found.ended else life(found.row)
+        if alive is Life.ORPHANED:  # its guard would have kept the log within its limit
+            from devsup import bounds
+
+            bounds.keep(found.row.log, os.environ)
+        return found, alive
 
     # -- the names for other programs ----------------------------------------------------------------
 

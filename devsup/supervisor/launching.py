@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from devsup import identity, logs
+from devsup import bounds, identity, logs
 from devsup.apps import commands
 from devsup.apps.presets import KINDS
 from devsup.guard import job as jobs
@@ -76,6 +76,9 @@ def tidy(registry: Registry, row: Row) -> None:
     Rows of containers that have ended go to the history: who ran in them cannot do it.
     """
     logs.prune(os.path.dirname(row.log), row.session, KEPT_LOGS, keep_paths=[row.log])
+    for generation in range(max(0, row.generation - KEPT_LOGS), row.generation):
+        # Its guard may have been killed before it could.
+        bounds.keep(registry.home.log(row.project, row.session, generation), os.environ)
     folder = registry.home.servers
     # Files first, then rows: a job is written after its server was reserved, so one without a row is over.
     found = os.listdir(folder)

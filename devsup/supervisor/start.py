@@ -13,7 +13,7 @@ import os
 import time
 from binascii import hexlify
 
-from devsup import identity, masking, system, trace
+from devsup import bounds, identity, masking, system, trace
 from devsup import tree as trees
 from devsup.apps import commands
 from devsup.clock import now_ms
@@ -322,6 +322,7 @@ class Starter:
 
     def _reserve(self, dead: list[Row]) -> Row | None:
         limit = preflight.limit(self.environ)
+        bounds.limit_of(self.environ)  # refused here: a guard has nobody to tell
         idle: list[Row] = []
         for _ in range(_CLEARING_ROUNDS):
             plan = self.plan

@@ -30,7 +30,10 @@ _LINUX = sys.platform == "linux"
 _DARWIN = sys.platform == "darwin"
 
 #: Every column of the table, in the order of `Capabilities`.
-CAPABILITY_NAMES = ("pidfd", "pidfs", "sock_diag", "subreaper", "children_file", "boot_id")
+CAPABILITY_NAMES = (
+    *("pidfd", "pidfs", "sock_diag", "subreaper", "children_file", "boot_id"),
+    *("collapse_range", "punch_hole", "inotify"),
+)
 
 
 class ProcessInfo(Record):
@@ -87,6 +90,9 @@ class Capabilities:
     * ``subreaper``: orphans come to the guard. Without: they are found by session and marker.
     * ``children_file``: /proc/PID/task/TID/children. Without: a scan of all parents.
     * ``boot_id``: the kernel names this boot. Without: see `boot_id`.
+    * ``collapse_range``, ``punch_hole``: the front of a file can go, or become a hole, where its filesystem
+      does that. Without: see `devsup.bounds`.
+    * ``inotify``: the kernel tells of a file that grows. Without: a timer looks at its size.
     """
 
     pidfd: bool
@@ -95,6 +101,9 @@ class Capabilities:
     subreaper: bool
     children_file: bool
     boot_id: bool
+    collapse_range: bool
+    punch_hole: bool
+    inotify: bool
 
     def __init__(self, detectors: dict[str, Callable[[], bool]]) -> None:
         self._detectors = detectors

@@ -98,5 +98,9 @@ CAPABILITIES = Capabilities(
         "subreaper": lambda: True,  # since Linux 3.4; asking needs ctypes, see `become_subreaper`
         "children_file": _can_children_file,
         "boot_id": _can_boot_id,
+        # A filesystem or a limit may say no all the same: see `devsup.system.files`.
+        "collapse_range": lambda: True,
+        "punch_hole": lambda: True,
+        "inotify": lambda: True,
     }
 )

@@ -388,5 +388,8 @@ CAPABILITIES = Capabilities(
         "subreaper": lambda: False,
         "children_file": lambda: False,
         "boot_id": _can_boot_id,
+        "collapse_range": lambda: False,
+        "punch_hole": lambda: False,
+        "inotify": lambda: False,
     }
 )
