@@ -27,7 +27,11 @@ from devsup.models import (
     Unmanaged,
 )
 
-__all__ = ["EVERY_CALL", "StandIn", "documented_calls", "make_server", "make_stop"]
+__all__ = ["EVERY_CALL", "SERVES", "StandIn", "documented_calls", "make_server", "make_stop"]
+
+
+#: They own the terminal or the standard streams, and give nobody an answer.
+SERVES = {"mcp", "top"}
 
 
 def make_server(**changes: Any) -> Server:
@@ -217,6 +221,8 @@ restart web
 restart web --timeout 10 --grace 1
 schema
 schema stop
+mcp
+mcp -C /tmp
 schema --json list
 """
 

@@ -12,6 +12,7 @@ from jsonschema.exceptions import ValidationError
 
 from devsup.cli import contract
 from devsup.cli.grammar import VERBS
+from tests.cli_support import SERVES
 from tests.support import Answer, free_port, server_argv
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support import Devsup
-
-#: They own the terminal or the standard streams, and answer nobody once.
-SERVES = {"mcp", "top"}
 
 
 def references(node: Any) -> Iterator[str]:

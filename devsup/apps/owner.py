@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from devsup.models import Row
 
-__all__ = ["anothers", "clean", "detect", "is_interactive"]
+__all__ = ["ANYBODY", "NAMED", "anothers", "clean", "detect", "is_interactive", "printable"]
 
 #: What a caller says of itself.
 NAMED = "DEVSUP_OWNER"
@@ -51,7 +51,7 @@ MAX_LENGTH = 64
 
 def detect(environ: Mapping[str, str]) -> str:
     """Return the caller's name: what it says, its agent's, else `terminal` or `script`."""
-    said = _printable(environ.get(NAMED, ""))
+    said = printable(environ.get(NAMED, ""))
     return said or _agent(environ) or (TERMINAL if _at_terminal() else SCRIPT)
 
 
@@ -61,7 +61,7 @@ def clean(name: str) -> str:
 
     :raises UsageError: nothing is left of it
     """
-    text = _printable(name)
+    text = printable(name)
     if not text:
         raise UsageError("an empty owner", hint="name one after `--owner`")
     return text
@@ -85,13 +85,13 @@ def anothers(row: Row, environ: Mapping[str, str]) -> OtherOwner | None:
 
 def _agent(environ: Mapping[str, str]) -> str | None:
     for variable in NAMING:
-        if name := _printable(environ.get(variable, "")):
+        if name := printable(environ.get(variable, "")):
             return name
     return next((agent for variable, agent in AGENTS.items() if environ.get(variable)), None)
 
 
-def _printable(text: str) -> str:
-    # The name is printed on terminals and stored: no escape sequence, no line end, no page of text.
+def printable(text: str) -> str:
+    """Return what of ``text`` may be a name: it is printed on terminals and stored."""
     return "".join(letter for letter in text if letter.isprintable()).strip()[:MAX_LENGTH]
 
 

@@ -20,6 +20,7 @@ __all__ = ["EFFECTS", "commands", "schema"]
 EFFECTS = {
     "list": "read",
     "logs": "read",
+    "mcp": "destructive",
     "restart": "destructive",
     "schema": "read",
     "start": "write",

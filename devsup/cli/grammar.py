@@ -257,4 +257,20 @@ VERBS: dict[str, Any] = {
             "verbose": False,
         },
     ),
+    "mcp": (
+        {
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (),
+        None,
+        {
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
 }

@@ -56,16 +56,23 @@ def terminate(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def run(call: Call, progress: Listener = None) -> Answer:
-    """Run ``call`` and return its answer; never raises, short of the interpreter's own end."""
+def run(call: Call, progress: Listener = None, make: Callable[[], Supervisor] | None = None) -> Answer:
+    """
+    Run ``call`` and return its answer; never raises, short of the interpreter's own end.
+
+    ``make`` gives its supervisor, for a process that serves several projects at once: it goes to no folder
+    then, and may call this from any thread.
+    """
     supervisor: Supervisor | None = None
     try:
-        _enter(call.verb, call.options)
+        _check_numbers(call.verb, call.options)
+        if make is None:
+            _enter(call.options)
         if call.verb == "version":
             return Answer("version", _version())
         from devsup.supervisor import Supervisor
 
-        supervisor = Supervisor()
+        supervisor = Supervisor() if make is None else make()
         trace.step(f"{call.verb} in {supervisor.project}")
         handle = _HANDLERS.get(call.verb) or verbs.module(call.verb).handle
         data, error = handle(supervisor, call.options, progress)
@@ -104,7 +111,8 @@ def pages(call: Call) -> Iterator[Answer]:
     supervisor: Supervisor | None = None
     try:
         options = call.options
-        _enter(call.verb, options)
+        _check_numbers(call.verb, options)
+        _enter(options)
         from devsup.supervisor import Supervisor
 
         supervisor = Supervisor()
@@ -180,10 +188,7 @@ def _notes(supervisor: Supervisor | None) -> list[str]:
     return [] if supervisor is None else list(supervisor.notes)
 
 
-def _enter(verb: str, options: Options) -> None:
-    """Check the numbers; go to the folder of `-C`, as make and git do: relative paths mean the same then."""
-    if options["verbose"]:
-        trace.enable()
+def _check_numbers(verb: str, options: Options) -> None:
     for name in ("timeout", "grace", "wait"):
         seconds = options.get(name)
         if seconds is not None and not 0 <= seconds <= LONGEST:
@@ -196,6 +201,12 @@ def _enter(verb: str, options: Options) -> None:
             raise UsageError(
                 f"`--{name.replace('_', '-')}` takes a number from 0 to {most}", hint=f"devsup {verb} --help"
             )
+
+
+def _enter(options: Options) -> None:
+    """Go to the folder of `-C`, as make and git do: relative paths mean the same then."""
+    if options["verbose"]:
+        trace.enable()
     folder = options["directory"]
     try:
         if folder is not None:

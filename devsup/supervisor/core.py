@@ -52,10 +52,13 @@ class Supervisor:
     Starts, finds, lists and stops the development servers of a project.
 
     ``project`` is any folder in it (the current one by default), ``home`` the state folder (see `find_home`).
+    With ``within`` nothing is started, shown or stopped that runs outside of these folders.
     Everything that a method raises on purpose is a `DevsupError`.
     """
 
-    def __init__(self, project: str | None = None, home: str | None = None) -> None:
+    def __init__(
+        self, project: str | None = None, home: str | None = None, *, within: Sequence[str] | None = None
+    ) -> None:
         from devsup.apps.project import find_project
 
         self.cwd = os.path.abspath(project if project is not None else os.getcwd())
@@ -63,9 +66,24 @@ class Supervisor:
             raise UsageError(f"`{self.cwd}` is no folder", hint="devsup list --everywhere")
         self.project = find_project(self.cwd)
         self.home = Home(os.path.abspath(home)) if home is not None else find_home()
+        self.within = None if within is None else tuple(map(os.path.realpath, within))
+        self._confine(self.cwd)
         self.notes: list[str] = []
         #: Where the server last asked for belongs to, if that is another project: its name means it there.
         self.place: str | None = None
+
+    def _confine(self, path: str) -> None:
+        if self.within is not None:
+            from devsup.supervisor.bounds import check
+
+            check(path, self.within)
+
+    def _may_see(self, path: str) -> bool:
+        if self.within is None:
+            return True
+        from devsup.supervisor.bounds import inside
+
+        return inside(path, self.within)
 
     # -- start ---------------------------------------------------------------------------------------
 
@@ -112,6 +130,7 @@ class Supervisor:
             from devsup.supervisor.start import Starter
 
             plan = self._plan(app, given, port=port, env=env, environ=environ)
+            self._confine(plan.cwd)
             if any(one is not None for one in (restart, idle_timeout, ttl, with_parent)):
                 from devsup.apps import policy
 
@@ -253,10 +272,11 @@ class Supervisor:
             rows = [
                 row
                 for row in registry.rows(scope=scope, project=None if everywhere else self.project)
-                if whose in (None, row.owner) and life(row) is not Life.FOREIGN
+                if whose in (None, row.owner) and life(row) is not Life.FOREIGN and self._may_see(row.cwd)
             ]
         results = stop_all_of(
             self.home, self.project, [*targets], rows, grace=grace, sweep=sweep, everywhere=everywhere,
+            within=self.within,
             **({} if take_over else {"refuse": self._refuse_others("stop")}),
         )  # fmt: skip
         return StopResults(results, [*registry.warnings, *self.notes])
@@ -291,7 +311,8 @@ class Supervisor:
                 break
         # A reservation whose caller was killed is no server that has crashed: nothing of it ever ran.
         rows = [(row, alive) for row, alive in rows if alive is not Life.DEAD or row.guard is not None]
-        return rows, snapshot.ended, snapshot.elsewhere
+        rows = [look for look in rows if self._may_see(look[0].cwd)]
+        return rows, [row for row in snapshot.ended if self._may_see(row.cwd)], snapshot.elsewhere
 
     @staticmethod
     def _is_so(registry: Registry, row: Row, alive: Life) -> bool:
@@ -303,9 +324,10 @@ class Supervisor:
     def _unmanaged(self, servers: Sequence[Server]) -> List[Unmanaged]:
         from devsup.apps.unmanaged import find_unmanaged
 
-        return find_unmanaged(
+        found = find_unmanaged(
             self.project, self.cwd, known={server.cwd for server in servers if server.exit_code is None}
         )
+        return [one for one in found if self._may_see(one.cwd)]
 
     def status(self, target: str) -> StatusResult:
         """Return one server and the processes of its tree; an ended one answers from the history."""
@@ -399,6 +421,7 @@ class Supervisor:
 
         registry = Registry(self.home)
         found = find(registry, self.project, target)
+        self._confine(found.row.cwd)
         self.notes += registry.warnings
         self.place = found.row.project if found.row.project != self.project else None
         alive = Life.ENDED if found.ended else life(found.row)

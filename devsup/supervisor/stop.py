@@ -25,7 +25,7 @@ from devsup.supervisor.view import Life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from threading import Thread
     from typing import Any
 
@@ -58,11 +58,13 @@ def stop_all_of(
     sweep: bool,
     everywhere: bool = False,
     refuse: Callable[[Row], DevsupError | None] = lambda row: None,  # noqa: ARG005 - as it is called
+    within: Sequence[str] | None = None,
 ) -> list[StopResult]:
     """
     Stop what ``texts`` mean and all of ``rows``; return a result for each, in that order.
 
-    What lives and ``refuse`` has something to say against is left alone.
+    What lives and ``refuse`` has something to say against is left alone, and so is what runs outside of the
+    folders ``within``.
     """
     registry = Registry(home)
     stops: list[_Stop] = []
@@ -78,6 +80,10 @@ def stop_all_of(
                 if row is None
                 else targets.Target(text, row, ended=False, notes=[])
             )
+            if within is not None:
+                from devsup.supervisor.bounds import check
+
+                check(target.row.cwd, within)
         except DevsupError as error:
             results[index] = _refusal(text, error)
             continue

@@ -33,3 +33,16 @@ def schema(
 ) -> Call:
     """Show the JSON Schema of a command's answer."""
     return call("schema", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  claude mcp add devsup -- devsup mcp
+  devsup mcp -C ~/shop              allow this folder, where the client names none
+
+Ends with its client; the servers go on. Needs `pip install 'devsup[mcp]'`."""
+)
+def mcp(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
+    """Serve a client of the Model Context Protocol on stdin and stdout."""
+    return call("mcp", locals())
