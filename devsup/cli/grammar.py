@@ -273,4 +273,20 @@ VERBS: dict[str, Any] = {
             "verbose": False,
         },
     ),
+    "agent-guide": (
+        {
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (),
+        None,
+        {
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
 }

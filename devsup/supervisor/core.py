@@ -74,14 +74,14 @@ class Supervisor:
 
     def _confine(self, path: str) -> None:
         if self.within is not None:
-            from devsup.supervisor.bounds import check
+            from devsup.supervisor.reach import check
 
             check(path, self.within)
 
     def _may_see(self, path: str) -> bool:
         if self.within is None:
             return True
-        from devsup.supervisor.bounds import inside
+        from devsup.supervisor.reach import inside
 
         return inside(path, self.within)
 

@@ -81,7 +81,7 @@ def stop_all_of(
                 else targets.Target(text, row, ended=False, notes=[])
             )
             if within is not None:
-                from devsup.supervisor.bounds import check
+                from devsup.supervisor.reach import check
 
                 check(target.row.cwd, within)
         except DevsupError as error:

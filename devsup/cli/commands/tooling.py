@@ -46,3 +46,14 @@ Ends with its client; the servers go on. Needs `pip install 'devsup[mcp]'`."""
 def mcp(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
     """Serve a client of the Model Context Protocol on stdin and stdout."""
     return call("mcp", locals())
+
+
+@app.command(
+    "agent-guide",
+    epilog="""\b
+Examples:
+  devsup agent-guide >> AGENTS.md""",
+)
+def agent_guide(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
+    """Print what an agent must know of devsup, as Markdown for its prompt."""
+    return call("agent-guide", locals())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from devsup.errors import UsageError
-from devsup.supervisor import bounds
+from devsup.supervisor import reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +45,7 @@ class Roots:
         if project is None:
             return self.folders[0]
         path = os.path.realpath(os.path.join(self.folders[0], project))
-        bounds.check(path, self.folders)
+        reach.check(path, self.folders)
         if not os.path.isdir(path):
             raise UsageError(f"no folder `{path}`", hint="name an existing folder as `project`")
         return path
