@@ -14,9 +14,11 @@ __all__ = [
     "ENDED_STATES",
     "SESSION_PREFIX",
     "Event",
+    "EventPage",
     "Identity",
     "LogPage",
     "Member",
+    "Operation",
     "Outcome",
     "Row",
     "Scope",
@@ -102,6 +104,19 @@ class StopClaim(Record):
     purpose: str  # "stop" or "restart"
     grace: float
     sweep: bool
+
+
+class Operation(Record):
+    """What a process does with a server and a stop waits for; ``since`` is ms since the epoch."""
+
+    number: int
+    server: str
+    generation: int
+    by: Identity
+    since: int
+    purpose: str
+    #: Whether no other operation may be in flight beside it.
+    exclusive: bool
 
 
 class Row(Record):
@@ -269,3 +284,16 @@ class Event(Record):
     exit_code: int | None
     #: What else a program may want to know; its keys depend on the type.
     details: dict[str, Any] | None = None
+
+
+class EventPage(Record):
+    """
+    Some of the history, oldest first.
+
+    ``next_after`` is the number to go on after. ``missed`` counts the numbers between the reader's and the
+    oldest one kept: it lagged behind the bound of the history.
+    """
+
+    events: list[Event]
+    next_after: int
+    missed: int

@@ -10,7 +10,7 @@ import os
 
 from devsup import compactjson
 from devsup.filenames import native, native_all, portable, portable_all
-from devsup.models import Event, Identity, Row, State, StopClaim
+from devsup.models import Event, Identity, Operation, Row, State, StopClaim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "identity_from",
     "identity_text",
     "json_text",
+    "operation",
     "pid_of",
     "record",
     "row_from",
@@ -244,3 +245,14 @@ def event(values: tuple[Any, ...]) -> Event:
         )
     except _BROKEN as error:
         raise Undecodable(f"an event in the registry cannot be read ({error})") from error
+
+
+def operation(values: tuple[Any, ...]) -> Operation:
+    """Return the operation of a whole row of `operations`."""
+    try:
+        number, server, generation, by, since, purpose, exclusive = values
+        pid, ticks, inode, boot = by.split(" ", 3)
+        who = Identity(int(pid), int(ticks), boot, int(inode))
+        return Operation(number, server, generation, who, since, purpose, bool(exclusive))
+    except _BROKEN as error:
+        raise Undecodable(f"an operation in the registry cannot be read ({error})") from error

@@ -21,6 +21,7 @@ from devsup.registry.codec import (
     claim_text,
     identity_text,
     json_text,
+    operation,
     pid_of,
     record,
     row_from,
@@ -29,10 +30,10 @@ from devsup.registry.codec import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Any
 
-    from devsup.models import Identity, Row, StopClaim
+    from devsup.models import Identity, Operation, Row, StopClaim
     from devsup.registry._sqlite import sqlite3
     from devsup.registry.opening import Database
 
@@ -45,12 +46,15 @@ __all__ = [
     "End",
     "Keep",
     "add_event",
+    "begin_operation",
     "claim",
     "claim_stop",
     "dismiss",
+    "end_operations",
     "ended_event",
     "finish",
     "next_generation",
+    "operations",
     "read",
     "record_child",
     "regenerate",
@@ -187,14 +191,22 @@ def update(
 
 
 def claim_stop(
-    db: Database, server: str, generation: int, claim: StopClaim, dead_holder: Identity | None
-) -> StopClaim | None:
+    db: Database,
+    server: str,
+    generation: int,
+    claim: StopClaim,
+    dead_holder: Identity | None,
+    but: Collection[int] | None = None,
+) -> StopClaim | list[Operation] | None:
     """
     Return the claim in force on a live generation: `claim`, or that of a holder who is not proven dead.
 
     Invariant: at most one claim per generation. It passes on only from `dead_holder`, or from a restart to a
     stop, which is the stronger wish. A claim of the same process (another thread of it) counts like any
     other.
+
+    With ``but`` the stop is a patient one: it outranks no restart, and where operations are in flight (but
+    for those numbers) nothing is claimed and they are the answer.
     """
     found = db.execute(
         "SELECT stop, project, session, leader FROM runs WHERE id = ? AND generation = ? AND live = 1",
@@ -204,9 +216,12 @@ def claim_stop(
         return None
     [(stop, project, session, leader)] = found
     held = claim_from(stop)
-    outranked = held is not None and held.purpose == "restart" and claim.purpose == "stop"
+    outranked = held is not None and held.purpose == "restart" and claim.purpose == "stop" and but is None
     if held is not None and held.by != dead_holder and not outranked:
         return held
+    in_flight = [] if but is None else [one for one in operations(db, server) if one.number not in but]
+    if in_flight:
+        return in_flight
     state = State.RESTARTING if claim.purpose == "restart" else State.STOPPING
     db.execute("UPDATE runs SET stop = ?, state = ? WHERE id = ?", (claim_text(claim), state.value, server))
     if held is None:
@@ -230,6 +245,60 @@ def unclaim(db: Database, server: str, generation: int, claim: StopClaim) -> boo
         (State.UNHEALTHY.value, server, generation, claim_text(claim)),
     ).fetchall()
     return bool(found)
+
+
+# -- operations -------------------------------------------------------------------------------------
+
+
+def operations(db: Database, server: str) -> list[Operation]:
+    """Return the operations on a server, oldest first, also those of dead processes."""
+    found = db.execute(
+        "SELECT number, server, generation, by, since, purpose, exclusive FROM operations"
+        " WHERE server = ? ORDER BY number",
+        (server,),
+    ).fetchall()
+    return [operation(one) for one in found]
+
+
+def begin_operation(
+    db: Database, server: str, generation: int, by: Identity, purpose: str, *, exclusive: bool
+) -> int | list[Operation] | StopClaim | None:
+    """
+    Record an operation on a live generation that nobody has claimed; return its number.
+
+    Else what is in the way: the claim, the operations that exclude it, or None where the generation is over.
+    """
+    # What was recorded for servers that are no more, by processes that did not live to take it back.
+    db.execute("DELETE FROM operations WHERE server NOT IN (SELECT id FROM runs)")
+    found = db.execute(
+        "SELECT stop FROM runs WHERE id = ? AND generation = ? AND live = 1", (server, generation)
+    ).fetchall()
+    if not found:
+        return None
+    held = claim_from(found[0][0])
+    if held is not None:
+        return held
+    in_the_way = [one for one in operations(db, server) if exclusive or one.exclusive]
+    if in_the_way:
+        return in_the_way
+    now = now_ms()
+    number = db.execute(
+        "INSERT INTO operations (server, generation, by, since, purpose, exclusive)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (server, generation, identity_text(by), now, purpose, exclusive),
+    ).lastrowid
+    db.execute("UPDATE runs SET last_used_at = ? WHERE id = ?", (now, server))
+    return number
+
+
+def end_operations(db: Database, numbers: Collection[int], *, used: bool) -> None:
+    """Take operations back; ``used`` notes the use of their servers until now."""
+    for number in numbers:
+        found = db.execute("DELETE FROM operations WHERE number = ? RETURNING server", (number,)).fetchall()
+        if used:
+            db.execute(
+                "UPDATE runs SET last_used_at = ? WHERE id = ?", (now_ms(), found[0][0] if found else None)
+            )
 
 
 # -- its end ----------------------------------------------------------------------------------------

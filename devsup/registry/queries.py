@@ -10,6 +10,7 @@ other servers there are.
 
 from __future__ import annotations
 
+from devsup.models import EventPage
 from devsup.records import Record
 from devsup.registry import frozen
 from devsup.registry.codec import RUN_COLUMNS, event, row_from, row_from_record, text
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from devsup.models import Event, Row
     from devsup.registry.opening import Database
 
-__all__ = ["Snapshot", "ended", "events", "rows", "rows_of", "snapshot"]
+__all__ = ["Snapshot", "ended", "event_page", "events", "rows", "rows_of", "snapshot"]
 
+_EVENT = "seq, time, type, session, project, server, generation, pid, by, reason, exit_code, details"
 _SELECT = f"SELECT {RUN_COLUMNS}, description FROM runs JOIN servers USING (id) WHERE "
 
 
@@ -67,12 +69,27 @@ def events(db: Database, *, after: int, limit: int, project: str | None) -> list
     """Return events after a number, oldest first."""
     where, given = _where(project=project)
     found = db.execute(
-        "SELECT seq, time, type, session, project, server, generation, pid, by, reason, exit_code,"
-        " details FROM events"
-        f" WHERE seq > ? AND {where} ORDER BY seq LIMIT ?",
-        (after, *given, limit),
+        f"SELECT {_EVENT} FROM events WHERE seq > ? AND {where} ORDER BY seq LIMIT ?", (after, *given, limit)
     )
     return [event(one) for one in found.fetchall()]
+
+
+def event_page(db: Database, *, after: int | None, limit: int, project: str | None) -> EventPage:
+    """Return a page of events after a number; without one the last ``limit``."""
+    where, given = _where(project=project)
+    found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchall()
+    newest = found[0][0] if found else 0
+    if after is None:
+        last = db.execute(
+            f"SELECT {_EVENT} FROM events WHERE {where} ORDER BY seq DESC LIMIT ?", (*given, limit)
+        ).fetchall()
+        return EventPage([event(one) for one in reversed(last)], newest, 0)
+    [(oldest,)] = db.execute("SELECT min(seq) FROM events").fetchall()
+    # 0 asks for all there is: who has read nothing yet has missed nothing.
+    missed = max(0, (newest + 1 if oldest is None else oldest) - after - 1) if after else 0
+    page = events(db, after=after, limit=limit, project=project)
+    # Numbers between a short page and the newest are other projects'; beyond the newest is no place to be.
+    return EventPage(page, page[-1].seq if len(page) == limit else newest, missed)
 
 
 def _where(**values: object) -> tuple[str, tuple[object, ...]]:

@@ -17,6 +17,8 @@ frozen, because guards write or copy them
               whose holder is no server.
     history   ended servers: ``record`` is the whole row as JSON, the other columns are for finding it.
     events    what happened, in its absolute order; ``details`` is JSON, for what has no column.
+    operations  what is being done with a server by whom, so that a stop waits for it. Who stops looks here in
+              the transaction in which it claims.
     counters  ``generation``: the highest one given out.
 free to change by a migration
     assigned  which number of a pool an owner has for good: the automatic port of an app.
@@ -118,6 +120,18 @@ _TABLES = (
         details TEXT
     )
     """,
+    """
+    CREATE TABLE operations (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        server TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        by TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        purpose TEXT NOT NULL,
+        exclusive INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE INDEX operations_of_server ON operations (server)",
     "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO counters VALUES ('generation', 0)",
     """

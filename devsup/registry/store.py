@@ -11,6 +11,7 @@ reservation meets somebody else's. Any number of processes and threads may use i
 from __future__ import annotations
 
 from devsup.clock import now_ms
+from devsup.models import EventPage
 from devsup.registry import frozen, queries
 from devsup.registry.codec import identity_text, text
 from devsup.registry.frozen import KEEP, Keep
@@ -19,10 +20,10 @@ from devsup.registry.transactions import Transactions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
-    from devsup.models import Event, Identity, Row, State, StopClaim
+    from devsup.models import Event, Identity, Operation, Row, State, StopClaim
     from devsup.registry.opening import Database
     from devsup.registry.pools import Pool, Wanted
 
@@ -212,8 +213,30 @@ class Registry(Transactions):
 
         None if this generation has ended.
         """
-        return self._run(
+        answer = self._run(
             lambda db: frozen.claim_stop(db, id, generation, claim, dead_holder),
+            write=True,
+            any_schema=True,
+        )
+        assert not isinstance(answer, list)
+        return answer
+
+    def claim_patiently(
+        self,
+        id: str,
+        generation: int,
+        claim: StopClaim,
+        *,
+        dead_holder: Identity | None = None,
+        but: Collection[int] = (),
+    ) -> StopClaim | list[Operation] | None:
+        """
+        Claim as `claim_stop` does, but outrank nobody and wait for nothing: return what is in flight instead.
+
+        ``but`` are numbers of operations that do not count (the caller's own).
+        """
+        return self._run(
+            lambda db: frozen.claim_stop(db, id, generation, claim, dead_holder, but),
             write=True,
             any_schema=True,
         )
@@ -258,6 +281,25 @@ class Registry(Transactions):
         return self._run(
             lambda db: frozen.regenerate(db, id, generation, log_of, by), write=True, any_schema=True
         )
+
+    # -- operations ---------------------------------------------------------------------------------
+
+    def begin_operation(
+        self, id: str, generation: int, by: Identity, purpose: str, *, exclusive: bool = False
+    ) -> int | list[Operation] | StopClaim | None:
+        """Record an operation and return its number, or what is in its way; see `frozen.begin_operation`."""
+        return self._run(
+            lambda db: frozen.begin_operation(db, id, generation, by, purpose, exclusive=exclusive),
+            write=True,
+        )
+
+    def end_operations(self, numbers: Collection[int], *, used: bool = True) -> None:
+        """Take operations back: those that are over, or (not ``used``) whose processes are proven dead."""
+        self._run(lambda db: frozen.end_operations(db, numbers, used=used), write=True)
+
+    def operations(self, id: str) -> list[Operation]:
+        """Return the operations that are recorded for a server, oldest first."""
+        return self._run(lambda db: frozen.operations(db, id), write=False, single=True) or []
 
     # -- the rest -----------------------------------------------------------------------------------
 
@@ -353,6 +395,13 @@ class Registry(Transactions):
             lambda db: queries.events(db, after=after, limit=limit, project=project), write=False, single=True
         )
         return look or []
+
+    def event_page(self, *, after: int | None, limit: int, project: str | None) -> EventPage:
+        """Return events after the number `after`, or the last ones, and how many the reader has missed."""
+        page = self._run(
+            lambda db: queries.event_page(db, after=after, limit=limit, project=project), write=False
+        )
+        return page or EventPage([], after or 0, 0)
 
     def add_event(
         self,
