@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -851,17 +852,37 @@ def test_a_restart_that_is_asked_for_twice_is_no_stop(world: World) -> None:
     stop_all(world)
 
 
-def test_a_stop_outranks_a_restart(world: World) -> None:
-    """Forced: the guard goes down for a restart when the stop comes; it does not come up again."""
+def test_a_stop_lets_a_restart_finish(world: World) -> None:
+    """Forced: the guard goes down for a restart when the stop comes; the stop ends what comes up again."""
     gate, waits = world.gate("guard", "_Shutdown._signal_all: killpg"), world.gate("command", "_run: poll")
-    world.begin("start", plan=[gate.plan]).end()
+    old = world.begin("start", plan=[gate.plan]).end().data["server"]
     restart = world.begin("restart")
     gate.reached()
     stop = world.begin("stop", plan=[waits.plan])
     waits.reached()
     waits.go()
     gate.go()
-    assert stop.end().data["results"][0]["outcome"] == "stopped"
+    result = stop.end().data["results"][0]
+    assert (result["outcome"], result["server"]["generation"] > old["generation"]) == ("stopped", True)
+    said = restart.end()
+    assert said.code == 0 or said.error == "stopped_meanwhile"
+    nothing_runs(world)
+
+
+def test_a_stop_outranks_a_restart_that_takes_too_long(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forced: the guard goes down for a restart when the stop comes; it does not come up again."""
+    monkeypatch.setattr("devsup.supervisor.stop.PATIENCE", 0.5)
+    gate = world.gate("guard", "_Shutdown._signal_all: killpg")
+    world.begin("start", plan=[gate.plan]).end()
+    restart = world.begin("restart")
+    gate.reached()
+    with ThreadPoolExecutor() as pool:
+        stop = pool.submit(world.devsup.stop, ["web"])
+        wait_until(lambda: [row for row in world.registry.rows() if row.stop and row.stop.purpose == "stop"])
+        gate.go()
+        results = stop.result(PATIENCE)
+    assert results.results[0].outcome is Outcome.STOPPED
+    assert "amid the restart by pid" in results.notes[0]
     assert restart.end().error == "stopped_meanwhile"
     nothing_runs(world)
 
@@ -869,9 +890,9 @@ def test_a_stop_outranks_a_restart(world: World) -> None:
 @pytest.mark.parametrize("role", ["target", "claim"])
 def test_a_stop_follows_a_restart_that_is_faster(world: World, role: str) -> None:
     """Forced: between the stop's look and its claim the server has become a later generation."""
-    step = {"target": "_by_name > Database.close: close", "claim": "_Stop._has_claim > claim_stop: execute"}
+    step = {"target": "_by_name > Database.close: close", "claim": "_Stop._try_claim > claim_stop: execute"}
     # Before BEGIN, as another process could not write after it.
-    step["claim"] = "_Stop._has_claim > FileLock._open: open"
+    step["claim"] = "_Stop._try_claim > FileLock._open: open"
     gate = world.gate("command", step[role])
     old = world.start().server
     stop = world.begin("stop", plan=[gate.plan])

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from devsup.apps.commands import Plan
     from devsup.errors import DevsupError
     from devsup.models import Unmanaged
+    from devsup.supervisor.operations import InFlight
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
 
@@ -274,12 +275,30 @@ class Supervisor:
                 for row in registry.rows(scope=scope, project=None if everywhere else self.project)
                 if whose in (None, row.owner) and life(row) is not Life.FOREIGN and self._may_see(row.cwd)
             ]
-        results = stop_all_of(
+        stopped = stop_all_of(
             self.home, self.project, [*targets], rows, grace=grace, sweep=sweep, everywhere=everywhere,
             within=self.within,
             **({} if take_over else {"refuse": self._refuse_others("stop")}),
         )  # fmt: skip
-        return StopResults(results, [*registry.warnings, *self.notes])
+        return stopped.replace(notes=[*registry.warnings, *self.notes, *stopped.notes])
+
+    # -- work ----------------------------------------------------------------------------------------
+
+    def operation(
+        self, target: str, *, purpose: str = "operation", exclusive: bool = False, timeout: float = 10.0
+    ) -> InFlight:
+        """
+        Return a context manager for work with a server: while it is open, a stop waits (5 s at most).
+
+        ``with supervisor.operation("web") as server:`` gives its record and counts as use of it. ``purpose``
+        is what the others are told. Several may be open at once, but beside an ``exclusive`` one no other is;
+        ``timeout`` is in seconds, for these and for a restart to end. When the process dies it is over.
+
+        :raises NotFound, NotOurs, Busy, LockTimeout: see `InFlight`
+        """
+        from devsup.supervisor.operations import InFlight
+
+        return InFlight(self, target, purpose=purpose, exclusive=exclusive, timeout=timeout)
 
     # -- look ----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from devsup import identity, shutdown, trace
 from devsup.clock import distinct_ms, now_ms
 from devsup.errors import DevsupError, PortHeld, RegistryUnusable, Survivors
 from devsup.guard import job as jobs
-from devsup.models import Member, Outcome, Row, State, StopClaim, StopResult
+from devsup.models import Member, Outcome, Row, State, StopClaim, StopResult, StopResults
 from devsup.registry import Registry
 from devsup.supervisor import targets, view
 from devsup.supervisor.view import Life
@@ -42,6 +42,13 @@ MARGIN = 10.0
 _LOOK_EVERY = 0.02
 #: Seconds until the next look where somebody else is at work and will end when that is done.
 _LOOK_ANYWAY = 1.0
+#: Seconds that a stop waits for what others do with the server: announced operations, a restart.
+PATIENCE = 5.0
+#: Seconds between two looks at these: at first and at most. The end of their processes is heard at once.
+_SOON, _LATER = 0.02, 0.5
+#: Where everything was to stop, what has failed by one of these is tried once more, after so many seconds.
+_PASSING = frozenset({"survivors", "port_held", "busy", "internal"})
+_RETRY_AFTER = 0.2
 #: Descriptors left for everything but waiting: streams, the registry's files, a look at processes.
 _OTHER_FILES = 24
 #: What there is somebody's work in to lose.
@@ -59,12 +66,13 @@ def stop_all_of(
     everywhere: bool = False,
     refuse: Callable[[Row], DevsupError | None] = lambda row: None,  # noqa: ARG005 - as it is called
     within: Sequence[str] | None = None,
-) -> list[StopResult]:
+) -> StopResults:
     """
     Stop what ``texts`` mean and all of ``rows``; return a result for each, in that order.
 
     What lives and ``refuse`` has something to say against is left alone, and so is what runs outside of the
-    folders ``within``.
+    folders ``within``. ``rows`` mean the generations that they are, not what is started or restarted
+    meanwhile.
     """
     registry = Registry(home)
     stops: list[_Stop] = []
@@ -98,12 +106,16 @@ def stop_all_of(
             continue
         # Two descriptors each; beyond what the limit leaves, targets are looked at every 20 ms instead.
         may_wait = 2 * len(stops) < os.sysconf("SC_OPEN_MAX") - _OTHER_FILES
-        stops.append(_Stop(index, home, target, grace=grace, sweep=sweep, may_wait=may_wait))
+        stops.append(
+            _Stop(index, home, target, grace=grace, sweep=sweep, may_wait=may_wait, pinned=row is not None)
+        )
     _run(stops)
+    _run_again([stop for stop in stops if stop.pinned])
     results.update({stop.index: stop.result for stop in stops if stop.result is not None})
     for index, original in same.items():
         results[index] = results[original].replace(target=wanted[index][0])
-    return [results[index] for index in range(len(wanted))]
+    notes = [note for stop in stops for note in stop.notes]
+    return StopResults([results[index] for index in range(len(wanted))], notes)
 
 
 def _run(stops: list[_Stop]) -> None:
@@ -122,11 +134,32 @@ def _run(stops: list[_Stop]) -> None:
                 stop.go()
 
 
+def _run_again(stops: list[_Stop]) -> None:
+    """Try once more what has failed and may go well now."""
+    failed = [stop for stop in stops if stop.result is not None and stop.result.error in _PASSING]
+    if not failed:
+        return
+    time.sleep(_RETRY_AFTER)
+    seconds = [stop.again() for stop in failed]
+    _run(seconds)
+    for stop, second in zip(failed, seconds, strict=True):
+        stop.result = second.result
+        stop.notes += [f"`{stop.row.session}` was tried twice", *second.notes]
+
+
 class _Stop:
     """One target on its way down. `go` makes a step and never waits; the result stands when it is over."""
 
     def __init__(
-        self, index: int, home: Home, target: Target, *, grace: float, sweep: bool, may_wait: bool
+        self,
+        index: int,
+        home: Home,
+        target: Target,
+        *,
+        grace: float,
+        sweep: bool,
+        may_wait: bool,
+        pinned: bool,
     ) -> None:
         self.index = index
         self.home = home
@@ -148,6 +181,22 @@ class _Stop:
         self.may_wait = may_wait
         #: Why the registry cannot take the end.
         self.unrecorded: RegistryUnusable | None = None
+        #: Only the generation that ran when the call began is meant, or the one a restart was about to make.
+        self.pinned = pinned
+        self.patient_until = self.began + PATIENCE
+        self.pause = _SOON
+        #: What it has waited for last, for the note that it did not end in time.
+        self.waited_for: str | None = None
+        self.notes: list[str] = []
+
+    def again(self) -> _Stop:
+        """Return a new one for the same target, which has had its time to wait for others."""
+        second = _Stop(
+            self.index, self.home, self.target, grace=self.grace, sweep=self.sweep, may_wait=self.may_wait,
+            pinned=self.pinned,
+        )  # fmt: skip
+        second.began = second.patient_until = self.began
+        return second
 
     def go(self) -> None:
         """Make the next step; a failure is this target's own."""
@@ -162,6 +211,11 @@ class _Stop:
             self._finish(Outcome.FAILED, error=error.code, message=error.message)
         except OSError as error:
             self._finish(Outcome.FAILED, error="internal", message=str(error))
+        except Exception as error:
+            if not self.pinned:
+                raise
+            # A bug, but one that this target has met: the others are to end all the same.
+            self._finish(Outcome.FAILED, error="internal", message=f"{type(error).__name__}: {error}")
         if self.result is None and self.worker is None and time.monotonic() >= self.deadline:
             self._give_up()
 
@@ -182,6 +236,9 @@ class _Stop:
             if row is None and self._waits_for_guard():
                 return
             self._report_end()
+            return
+        if self.pinned and row.generation != self.row.generation and not _is_restarting(self.row):
+            self._report_end()  # somebody has restarted it since: that one is not meant
             return
         self.row = row  # a restart in between makes a later generation of the same server
         alive = view.life(row)
@@ -224,7 +281,9 @@ class _Stop:
         dead = held.by if held is not None and identity.is_gone(held.by) else None
         mine = StopClaim(identity.me(), distinct_ms(), "stop", self.grace, self.sweep)
         if held is None or dead is not None or held.purpose == "restart":  # a stop outranks a restart
-            held = self.registry.claim_stop(row.id, row.generation, mine, dead_holder=dead)
+            held = self._try_claim(row, mine, dead)
+            if held is None:
+                return False
         if held == mine:
             self.mine = mine
             trace.step(f"claimed the stop of {row.session}")
@@ -234,6 +293,42 @@ class _Stop:
             self._wait_for(row.guard, held.by, at_most=_LOOK_ANYWAY)
         # Without a guard the holder does it, and that may live on (an agent's): look again.
         return False
+
+    def _try_claim(self, row: Row, mine: StopClaim, dead: Identity | None) -> StopClaim | None:
+        """Return the claim in force; None where it has ended, or others get some time to finish."""
+        if time.monotonic() >= self.patient_until:
+            held = self.registry.claim_stop(row.id, row.generation, mine, dead_holder=dead)
+            if held == mine and self.waited_for is not None:
+                self.notes.append(
+                    f"`{row.session}` was stopped amid {self.waited_for}: it had {PATIENCE:.0f} s to finish"
+                )
+            return held
+        answer = self.registry.claim_patiently(row.id, row.generation, mine, dead_holder=dead)
+        if isinstance(answer, list):
+            from devsup.supervisor import operations
+
+            others = [
+                one for one in operations.living(self.registry, answer) if one.number not in operations.own()
+            ]
+            if others:
+                self._be_patient(operations.described(others[0]), *(one.by for one in others))
+                return None
+            own = operations.own()
+            answer = self.registry.claim_patiently(row.id, row.generation, mine, dead_holder=dead, but=own)
+            if isinstance(answer, list):
+                return None  # another one has begun: the next step looks at it
+        if answer is not None and answer != mine and answer.purpose == "restart":
+            self._be_patient(f"the restart by pid {answer.by.pid}", answer.by)
+            return None
+        return answer
+
+    def _be_patient(self, what: str, *processes: Identity) -> None:
+        if self.waited_for is None:
+            self.deadline += PATIENCE
+        self.waited_for = what
+        self._wait_for(*list(dict.fromkeys(processes))[:2])
+        self.due = min(time.monotonic() + self.pause, self.patient_until)
+        self.pause = min(self.pause * 2, _LATER)
 
     def _proceed(self, row: Row, alive: Life) -> None:
         if row.guard is None:
@@ -397,6 +492,10 @@ class _Stop:
         for handle in self.handles:
             os.close(handle)
         self.handles = []
+
+
+def _is_restarting(row: Row) -> bool:
+    return row.state is State.RESTARTING or (row.stop is not None and row.stop.purpose == "restart")
 
 
 def _handle_of(who: Identity) -> int | None:

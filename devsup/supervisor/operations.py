@@ -1,0 +1,161 @@
+"""
+Work that is announced on a server, so that a stop waits for it.
+
+An operation stands in the registry with the identity of its process: when that is proven dead it does not
+count any more, so nothing is left to undo after a crash. It is recorded only while nobody has claimed the
+stop, in one transaction; a stop claims only where it sees none, in one transaction too. So either the stop
+waits for the operation, or the operation is refused. Any number of threads, tasks and processes may have
+operations on one server, unless one of them asks for it exclusively.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from _contextvars import ContextVar
+
+from devsup import identity
+from devsup.clock import now_ms
+from devsup.errors import Busy, DevsupError, LockTimeout, NotFound, NotOurs
+from devsup.models import StopClaim
+from devsup.registry import Registry
+from devsup.supervisor.view import Life, life, server_of, whose
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _contextvars import Token
+    from collections.abc import Callable, Iterable
+
+    from devsup.models import Operation, Row, Server
+    from devsup.supervisor.core import Supervisor
+
+__all__ = ["TIMEOUT", "InFlight", "described", "living", "own"]
+
+#: Seconds to wait for a restart to end, or for others where the operation is exclusive.
+TIMEOUT = 10.0
+#: Seconds between two looks: at first and at most.
+_SOON, _LATER = 0.02, 0.5
+
+#: The operations of this thread or task: a stop inside one of them does not wait for it.
+_own: ContextVar[frozenset[int]] = ContextVar("operations", default=frozenset())
+
+
+def own() -> frozenset[int]:
+    """Return the numbers of the operations that the calling thread or task is in."""
+    return _own.get()
+
+
+def living(registry: Registry, recorded: Iterable[Operation]) -> list[Operation]:
+    """Return those of ``recorded`` whose process may live; the others are taken out of the registry."""
+    alive: list[Operation] = []
+    dead: list[Operation] = []
+    for one in recorded:
+        (dead if identity.is_gone(one.by) else alive).append(one)
+    if dead:
+        registry.end_operations([one.number for one in dead], used=False)
+    return alive
+
+
+def described(one: Operation | StopClaim) -> str:
+    """Return what is in flight, whose and for how long, for a sentence."""
+    return f"`{one.purpose}` of pid {one.by.pid} for {max(0, now_ms() - one.since) / 1e3:.0f} s"
+
+
+class InFlight:
+    """
+    One operation, as a context manager; it gives the server's record.
+
+    :raises NotFound: on entering: no such server, or it has ended
+    :raises NotOurs: on entering: it is another machine's or container's
+    :raises Busy: on entering: it is being stopped, or its restart took too long
+    :raises LockTimeout: on entering: others had it all the time
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, target: str, *, purpose: str, exclusive: bool, timeout: float
+    ) -> None:
+        self._supervisor = supervisor
+        self._target = target
+        self._purpose = purpose
+        self._exclusive = exclusive
+        self._timeout = timeout
+        self._registry = Registry(supervisor.home)
+        self._number = 0
+        self._pid = 0
+        self._token: Token[frozenset[int]] | None = None
+
+    def __enter__(self) -> Server:
+        server = self.begin(time.sleep)
+        self.enter()
+        return server
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.leave()
+        try:
+            self.end()
+        except DevsupError:
+            if kind is None:  # what went wrong in the body is the one to tell
+                raise
+
+    def begin(self, rest: Callable[[float], None]) -> Server:
+        """Record it, and wait by ``rest(seconds)`` where it has to; an exception of that leaves nothing."""
+        deadline, pause = time.monotonic() + self._timeout, _SOON
+        while True:
+            row, alive = self._find()
+            answer = self._registry.begin_operation(
+                row.id, row.generation, identity.me(), self._purpose, exclusive=self._exclusive
+            )
+            if isinstance(answer, int):
+                self._number, self._pid = answer, os.getpid()
+                return server_of(row, alive)
+            if answer is None:
+                continue  # it has just ended, or begun again
+            if isinstance(answer, StopClaim):
+                self._refuse_stopped(row, answer, over=time.monotonic() >= deadline)
+            elif not (others := living(self._registry, answer)):
+                continue
+            elif time.monotonic() >= deadline:
+                raise LockTimeout(
+                    f"`{row.session}` is in use: {described(others[0])}",
+                    hint=f"devsup status {row.app or row.session}",
+                    details={"holder": others[0].by.pid, "age_ms": now_ms() - others[0].since},
+                )
+            rest(min(pause, max(0.0, deadline - time.monotonic())))
+            pause = min(pause * 2, _LATER)
+
+    def enter(self) -> None:
+        """Count it as the calling thread's or task's own."""
+        self._token = _own.set(_own.get() | {self._number})
+
+    def leave(self) -> None:
+        """Undo `enter`."""
+        if self._token is not None:
+            _own.reset(self._token)
+            self._token = None
+
+    def end(self) -> None:
+        """Take it back, if it was recorded by this very process."""
+        if self._number and self._pid == os.getpid():
+            self._registry.end_operations([self._number])
+            self._number = 0
+
+    def _find(self) -> tuple[Row, Life]:
+        found, alive = self._supervisor._find(self._target)  # noqa: SLF001 - the two modules are one
+        row, name = found.row, found.row.app or found.row.session
+        if alive in (Life.ENDED, Life.DEAD):
+            raise NotFound(f"`{row.session}` does not run", hint=f"devsup restart {name}")
+        if alive is Life.FOREIGN:
+            raise NotOurs(f"`{row.session}` belongs to {whose(row)}", hint=f"devsup status {name}")
+        return row, alive
+
+    @staticmethod
+    def _refuse_stopped(row: Row, claim: StopClaim, *, over: bool) -> None:
+        name = row.app or row.session
+        if claim.purpose == "stop":
+            raise Busy(
+                f"`{row.session}` is being stopped by pid {claim.by.pid}", hint=f"devsup wait {name} --gone"
+            )
+        if over:
+            raise Busy(f"`{row.session}` is being restarted: {described(claim)}", hint=f"devsup wait {name}")
+        if life(row) is Life.ORPHANED and identity.is_gone(claim.by):
+            raise Busy(f"the restart of `{row.session}` was killed", hint=f"devsup restart {name}")
