@@ -68,7 +68,7 @@ def test_a_path_counts_from_the_folder_of_the_command(temporary: Path) -> None:
         ("./folder", "`{root}/folder` is a folder, not a program", "name the program in it"),
         ("./plain", "`{root}/plain` may not be executed", "run `chmod +x {root}/plain`"),
         ("plain", "`{root}/plain` may not be executed", "run `chmod +x {root}/plain`"),
-        ("vite", "`vite` is not on the PATH", "it is in node_modules/.bin: say `npx vite`"),
+        ("tsx", "`tsx` is not on the PATH", "it is in node_modules/.bin: say `npx tsx`"),
         (
             "./lost",
             "`{root}/lost` needs `/no/such/python`, which does not exist",
@@ -92,7 +92,7 @@ def test_a_missing_program_is_named(temporary: Path, word: str, message: str, hi
     program(root / "script", "#!/usr/bin/env node\n")
     program(root / "flags", "#! /usr/bin/env -S A=1 deno run -A\n")
     program(root / "lost", "#!/no/such/python -u\n")
-    program(root / "node_modules/.bin/vite")
+    program(root / "node_modules/.bin/tsx")
     found = fails(MissingExecutable, root, word, path=str(root))
     assert found == (message.format(root=root), hint.format(root=root))
 

@@ -221,7 +221,7 @@ PORTS: dict[str, tuple[dict[str, object], object, str, int | None, str]] = {
     "command": (package(dev="node ."), 4000, "PORT=4000 npm run dev", 4000, "caller"),
     "command, own": (package(dev="PORT=4000 node ."), None, "npm run dev", 4000, "command"),
     "command, the same": (package(dev="PORT=4000 node ."), 4000, "npm run dev", 4000, "caller"),
-    "command with a flag": (package(dev="vite --port 5000"), None, "npm run dev", None, "none"),
+    "command with a flag": (package(dev="serve --port 5000"), None, "npm run dev", None, "none"),
 }
 
 
@@ -496,7 +496,7 @@ TYPED: list[tuple[str, str, str | None, str, str, str]] = [
     # everything else is a command
     (SITE, "npm run build", None, "command", "npm run build", SITE),
     (SITE, "npx next build", None, "command", "npx next build", SITE),
-    (SITE, "npx vite", None, "command", "npx vite", SITE),
+    (SITE, "npx vite build", None, "command", "npx vite build", SITE),
     (SITE, "npx -p next next dev", None, "command", "npx -p next next dev", SITE),
     (API, "npm start", None, "command", "npm start", API),
     (SITE, "npm test", None, "command", "npm test", SITE),

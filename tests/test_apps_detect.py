@@ -150,7 +150,7 @@ LAYOUTS: dict[str, tuple[Tree, Found]] = {
         },
         {
             "apps/site": ("web", "next", "dev", "npm"),
-            "apps/web": ("apps-web", "command", "dev", "npm"),
+            "apps/web": ("apps-web", "vite", "dev", "npm"),
             "web": ("mobile", "expo", "start", "npm"),
         },
     ),
@@ -226,7 +226,6 @@ KINDS: dict[str, tuple[dict[str, object], list[str], str | None, str | None]] = 
     "react native": (package("react-native", start="react-native start --port 8088"), [], "metro", "start"),
     "react native by files": (package("react-native"), ["metro.config.js"], "metro", None),
     "a library for React Native": (package("react-native", dev="bob build"), [], "command", "dev"),
-    "both": (package("next", "expo", dev="next dev", start="expo start"), [], "next", "dev"),
     "dev dependencies": ({"devDependencies": {"next": "1"}}, ["next.config.js"], "next", None),
     "scripts of a wrong type": ({"scripts": ["dev"], "dependencies": []}, [], None, None),
     "an empty script": (package(dev=" ", start="node ."), [], "command", "start"),
@@ -324,7 +323,7 @@ def test_a_deep_app_takes_no_name_from_another(temporary: Path) -> None:
 def test_a_deep_app_takes_no_folders_name_either(temporary: Path) -> None:
     root = lay(temporary, {"web/package.json": package(dev="vite"), "a/b/c/site/package.json": NEXT})
     assert found_in(root, "a/b/c/site") == {
-        "web": ("web", "command", "dev", "npm"),
+        "web": ("web", "vite", "dev", "npm"),
         "a/b/c/site": ("site", "next", "dev", "npm"),
     }
 
@@ -502,8 +501,8 @@ def test_one_other_app_is_said_in_the_singular(temporary: Path) -> None:
 def test_without_any_app_the_hint_is_a_command_of_ones_own(temporary: Path) -> None:
     with pytest.raises(NotFound) as caught:
         choose(str(temporary), str(temporary))
-    assert (
-        caught.value.message == f"no app in `{temporary}`: no `package.json` with a `dev` or `start` script"
+    assert caught.value.message == (
+        f"no app in `{temporary}`: no `package.json` with a `dev` or `start` script, no Python app"
     )
     assert caught.value.hint == "say what to run: `devsup start web -- COMMAND`"
     with pytest.raises(NotFound) as caught:
@@ -723,7 +722,7 @@ def test_what_cannot_be_a_name(text: str) -> None:
 
 def test_many_long_paths_of_one_end_stay_apart() -> None:
     folders = [f"/p/{'x' * 70}{number}/web" for number in range(12)]
-    names = naming.assign("/p", [(folder, None) for folder in folders])
+    names = naming.assign("/p", [((folder,), None) for folder in folders])
     assert len(set(names.values())) == 12
     assert all(naming.is_name(name) for name in names.values())
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from devsup.apps import commands
-from devsup.apps.presets import KINDS, SERVERS
+from devsup.apps import commands, scripts
+from devsup.apps.presets import KINDS, SERVERS, Kind
 from tests.support import ROOT
 
 BUSY = "the port is already in use"
@@ -164,13 +164,40 @@ def test_a_healthy_log_has_none(kind: str, log: str) -> None:
 
 def test_every_kind_is_complete() -> None:
     """The guard reads these: a typo would be a server that never becomes ready."""
-    assert [kind.name for kind in SERVERS] == ["next", "expo", "metro"]
+    assert {kind.name for kind in SERVERS} == {
+        *("next", "expo", "metro", "vite", "astro", "nuxt", "sveltekit", "react-router", "storybook"),
+        *("angular", "webpack", "django", "flask", "fastapi", "uvicorn"),
+    }
     for kind in SERVERS:
-        assert kind.program in kind.programs
-        assert kind.programs[kind.program][0], "an app without a script is run by this subcommand"
-        assert kind.default_port not in kind.reserved_ports
-        assert kind.exclusive_folder
+        assert KINDS[kind.name] is kind
+        assert kind.role, "its only app in a project has this name"
+        assert kind.dependencies
+        assert kind.default_port not in {None, *kind.reserved_ports}
+        assert kind.port_env or kind.port_by_flag or kind.port_is_argument, "else it cannot be told its port"
+        assert kind.port_flags or kind.port_is_argument
+        assert kind.http
         assert all(path.startswith("/") for path in kind.http)
+        assert kind.failures
+        for pattern, said in kind.failures:
+            re.compile(pattern)
+            assert said
+        assert not (kind.strict and not kind.port_by_flag), "they go behind the flag"
+        if kind.python:
+            assert kind.entries
+        else:
+            assert kind.marks
+        if kind.refines:
+            assert KINDS[kind.refines].programs == kind.programs
+            assert SERVERS.index(kind) < SERVERS.index(KINDS[kind.refines])
+
+
+@pytest.mark.parametrize("kind", SERVERS, ids=[kind.name for kind in SERVERS])
+def test_the_words_that_run_a_kind_are_recognised_as_it(kind: Kind) -> None:
+    """What devsup itself starts is what it would take it for if somebody typed it."""
+    words = ["main:app" if word == "{entry}" else word for word in kind.words if word]
+    call = scripts.call_in(" ".join(words))
+    assert call is not None
+    assert call.kind.name == (kind.refines or kind.name)
 
 
 @pytest.mark.real

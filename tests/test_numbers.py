@@ -75,7 +75,7 @@ def test_a_folder_that_is_a_number_gives_another_name(temporary: Path) -> None:
     assert naming.slug("2024.") == "app-2024"
     assert naming.is_name(naming.slug("9" * 100))
     root = str(temporary)
-    names = naming.assign(root, [(f"{root}/2024", None), (f"{root}/app-2024", None), (f"{root}/a", None)])
+    names = naming.assign(root, [((f"{root}/{name}",), None) for name in ("2024", "app-2024", "a")])
     assert len(set(names.values())) == 3
     assert all(naming.is_name(name) for name in names.values())
 

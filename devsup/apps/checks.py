@@ -24,7 +24,7 @@ class Needs(Record):
     The packages that a command needs: a `node_modules` seen from ``dir``.
 
     ``manager`` installs them in ``install_dir``. ``program`` is the one that is run from there; with ``add``
-    no `package.json` lists it yet.
+    no `package.json` lists it yet. ``install`` is the command that installs them where it is no Node.js.
     """
 
     dir: str
@@ -32,6 +32,7 @@ class Needs(Record):
     install_dir: str
     program: str | None
     add: bool = False
+    install: tuple[str, ...] = ()
 
 
 def environment(plan: Plan, environ: Mapping[str, str]) -> dict[str, str]:
@@ -58,7 +59,9 @@ def validate(plan: Plan, environ: Mapping[str, str]) -> str:
             f"`{plan.cwd}` may not be entered: permission denied", hint="ask its owner for access"
         )
     path = environment(plan, environ).get("PATH", os.defpath)
-    if plan.needs is not None:
+    if plan.needs is not None and plan.needs.install:
+        _check_environment(plan, plan.needs, path)
+    elif plan.needs is not None:
         _check_packages(plan, plan.needs)
     executable = _executable(plan.command[0], plan.cwd, path)
     _check_interpreter(executable, plan.cwd, path)
@@ -87,6 +90,25 @@ def _check_packages(plan: Plan, needs: Needs) -> None:
         said,
         hint=f"run `{install}` in {needs.install_dir}",
         details={"folder": needs.install_dir, "command": install.split()},
+    )
+
+
+def _check_environment(plan: Plan, needs: Needs, path: str) -> None:
+    """Tell how the packages of a Python project are installed where its program is missing."""
+    program = next((word for word in plan.command if "=" not in word), plan.command[0])
+    if "/" in program:
+        there = os.path.exists(os.path.join(plan.cwd, program))
+    else:
+        there = any(os.path.exists(os.path.join(plan.cwd, one, program)) for one in path.split(os.pathsep))
+    if there or os.path.basename(program) == needs.manager:
+        return
+    install = " ".join(needs.install)
+    if needs.install[0] == ".venv/bin/pip" and not os.path.exists(f"{needs.install_dir}/.venv"):
+        install = f"python3 -m venv .venv && {install}"
+    raise MissingDependencies(
+        f"`{os.path.basename(program)}` is not installed for `{needs.dir}`",
+        hint=f"run `{install}` in {needs.install_dir}",
+        details={"folder": needs.install_dir, "command": list(needs.install)},
     )
 
 

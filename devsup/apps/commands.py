@@ -152,6 +152,7 @@ def probe(kind: Kind, folder: str | None) -> dict[str, Any]:
         "kind": kind.name,
         "http": list(kind.http),
         "body": kind.body,
+        "unready": list(kind.unready),
         "root_header": kind.root_header,
         "root": folder,
         "failures": [list(pair) for pair in (*kind.failures, *COMMON_FAILURES)],
@@ -185,7 +186,7 @@ def _explicit(call: Call, name: str | None, command: list[str]) -> Plan:
         return _finish(call, name, lines.of_command(command, kind, cwd), settings, None, [])
     inside = (found.folder + "/").startswith(project.rstrip("/") + "/")
     seen = configured.apply(detect.survey(project, found.folder if inside else cwd, folders), call.config)
-    own = seen.at(found.folder)
+    own = seen.at(found.folder, found.kind.name)
     line, port = _recognised(seen, found, own, cwd, environ)
     if name is None and (found.kind is not COMMAND or _is_own(found, own)):
         name = _name(seen, line, own)
@@ -223,7 +224,8 @@ def _name(seen: Survey, line: Line, own: App | None) -> str:
     role = line.kind.role
     known = any(KINDS[app.kind].role == role for app in seen.apps)
     names = [app.name for app in seen.apps]
-    return naming.assign(seen.project, [(line.folder, None if known else role)], names)[line.folder]
+    place = (line.folder,)
+    return naming.assign(seen.project, [(place, None if known else role)], names)[place]
 
 
 def _recognised(
@@ -236,9 +238,9 @@ def _recognised(
     prefix = ["env", *(f"{name}={value}" for name, value in variables.items())] if variables else []
     if found.package is None:
         return lines.of_program(seen.folders, found, prefix, cwd, environ), port
-    argv, flagged, _ = take_port(found.argv, found.args, found.kind)
-    if own is not None and _is_own(found, own) and not prefix and not argv[found.args :]:
-        return lines.of_app(seen.folders, own, environ), flagged or port
+    taken = take_port(found.argv, found.args, found.kind)
+    if own is not None and _is_own(found, own) and not prefix and not taken.argv[found.args :]:
+        return lines.of_app(seen.folders, own, environ), taken.port or port
     return lines.of_script(seen.folders, found, found.package, prefix, cwd), port
 
 
@@ -259,7 +261,10 @@ def _finish(
     asked = _asked(kind, prefixed if call.port is None else call.port, given)
     from_file = asked is None and (asked := settings.get("port") or _port_in(kind, env)) is not None
     if recipe.fixed and asked is not None and asked != own:
-        notes = [*notes, f"the command sets port {own} itself: `--port {asked}` has no effect"]
+        why = (
+            f"the command sets port {own} itself" if own else "the command cannot be told its port from here"
+        )
+        notes = [*notes, f"{why}: `--port {asked}` has no effect"]
         asked = None
     elif line.wrapper and recipe.own is not None and isinstance(asked, int) and asked != recipe.own:
         notes = [*notes, f"the script says port {recipe.own}; `{recipe.flag} {asked}` was added behind it"]
@@ -320,7 +325,10 @@ def _environment(
     environ: Mapping[str, str],
     source: str,
 ) -> tuple[dict[str, str | None], list[str]]:
-    changes: dict[str, str | None] = {"BROWSER": "none", **env, **given}
+    own = {name: value for name, value in line.kind.set_env if name not in environ}
+    if line.environment is not None:
+        own["VIRTUAL_ENV"] = line.environment
+    changes: dict[str, str | None] = {"BROWSER": "none", **own, **env, **given}
     notes = []
     for name in line.kind.unset_env:
         if name in environ and name not in given:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.apps.detect import App, Survey
+    from devsup.apps.naming import Place
     from devsup.config import Config
     from devsup.paths import Home
 
@@ -59,26 +60,26 @@ def apply(seen: Survey, config: Config | None) -> Survey:
     if config is None or not config.apps:
         return seen
     by_name = {app.name: app for app in seen.apps}
-    by_folder = {app.dir: app for app in seen.apps}
     apps: list[App] = []
-    meant: set[str] = set()
+    meant: set[Place] = set()
     for name, settings in config.apps.items():
         if "dir" in settings:
             folder = _folder(seen, config, name, settings["dir"])
-            found = by_folder.get(folder) or detect.at_folder(seen.folders, folder)
+            kind = settings.get("kind")
+            found = seen.at(folder, kind) or detect.at_folder(seen.folders, folder, kind)
         else:
             found = by_name.get(name)
             folder = found.dir if found is not None else seen.project
         if found is not None:
-            meant.add(found.dir)
+            meant.add(found.place)
         apps.append(_app(name, settings, folder, found, placed="dir" in settings or found is not None))
-    rest = [app for app in seen.apps if app.dir not in meant]
+    rest = [app for app in seen.apps if app.place not in meant]
     taken = {app.name for app in apps}
     clash = [app for app in rest if app.name in taken]
     if clash:
         taken |= {app.name for app in rest}
-        renamed = naming.assign(seen.project, [(app.dir, None) for app in clash], taken)
-        rest = [app.replace(name=renamed.get(app.dir, app.name)) for app in rest]
+        renamed = naming.assign(seen.project, [(app.place, None) for app in clash], taken)
+        rest = [app.replace(name=renamed.get(app.place, app.name)) for app in rest]
     return seen.replace(apps=[*apps, *rest])
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 
-from devsup.apps import manifest, naming, scripts
+from devsup.apps import manifest, naming, python, scripts
 from devsup.apps.folders import Folders
-from devsup.apps.presets import COMMAND, KINDS, SERVERS
+from devsup.apps.presets import COMMAND, KINDS, PYTHON, SERVERS
 from devsup.apps.project import outside_of_generated, upward
 from devsup.apps.recognise import script_behind
 from devsup.errors import Ambiguous, DevsupError, NotFound
@@ -19,6 +19,9 @@ from devsup.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devsup.apps.naming import Place
     from devsup.apps.presets import Kind
 
 __all__ = ["App", "Survey", "at_folder", "choose", "closest", "find_apps", "survey"]
@@ -34,13 +37,19 @@ LOCK_FILES = (
 )
 
 
+#: What stands beside any app.
+COMPANIONS = tuple(kind for kind in SERVERS if kind.companion)
+
+
 class App(Record):
     """
     A named thing to run.
 
     ``script`` is the script of its `package.json` that runs it (None: the program of its kind is run itself),
-    ``text`` what that script says. ``install_dir`` is where its packages are installed from. A configured app
-    may have a ``command`` instead; with ``placed`` unset nobody said that its folder is this one.
+    ``text`` what that script says. ``install_dir`` is where its packages are installed from. ``entry`` is
+    where a Python app is made. ``beside`` says what it is where its folder has another app, the first. A
+    configured app may have a ``command`` instead; with ``placed`` unset nobody said that its folder is this
+    one.
     """
 
     name: str
@@ -54,6 +63,13 @@ class App(Record):
     install_dir: str = ""
     command: list[str] | None = None
     placed: bool = True
+    entry: str = ""
+    beside: str = ""
+
+    @property
+    def place(self) -> Place:
+        """Return what tells it from all other apps."""
+        return (self.dir, self.beside) if self.beside else (self.dir,)
 
 
 class Survey(Record):
@@ -74,10 +90,12 @@ class Survey(Record):
         """Return the root of the project."""
         return self.folders.project
 
-    def at(self, folder: str) -> App | None:
-        """Return the one app whose folder ``folder`` is."""
+    def at(self, folder: str, kind: str | None = None) -> App | None:
+        """Return the one app whose folder ``folder`` is: of ``kind``, else the one beside no other."""
         here = [app for app in self.apps if app.dir == folder and app.placed]
-        return here[0] if len(here) == 1 else None
+        alike = [app for app in here if app.kind == kind]
+        first = alike or [app for app in here if not app.beside]
+        return first[0] if len(first) == 1 else None
 
     def named(self, name: str) -> App | None:
         """Return the app with this name."""
@@ -115,10 +133,11 @@ class Survey(Record):
             return self._choose_any()
         if (app := self.named(name)) is not None:
             return app
-        same = [app for app in self.apps if KINDS[app.kind].role == name]
+        same = _first([app for app in self.apps if KINDS[app.kind].role == name])
         here = self.around()
-        if here is not None and here in same:
-            return here
+        near = [app for app in same if here is not None and app.dir == here.dir]
+        if near:
+            return near[0]
         for broken in self.broken:
             if self._may_be(broken, name):
                 raise broken.error()
@@ -137,11 +156,15 @@ class Survey(Record):
         if isinstance(nearest, manifest.Broken):
             raise nearest.error()
         if (here := self.around()) is not None:
+            beside = [app for app in _meant(self.apps) if app.dir == here.dir]
+            if len(beside) > 1:
+                raise self._ambiguous("which app? Here are", beside)
             return here
-        if len(self.apps) == 1:
-            return self.apps[0]
-        if self.apps:
-            raise self._ambiguous("which app? There are", self.apps)
+        apps = _meant(self.apps) or self.apps
+        if len(apps) == 1:
+            return apps[0]
+        if apps:
+            raise self._ambiguous("which app? There are", apps)
         if self.broken:
             raise self.broken[0].error()
         raise _nothing(self.project)
@@ -187,24 +210,25 @@ def survey(project: str, cwd: str, folders: Folders | None = None) -> Survey:
         package = folders.package(folder)
         if isinstance(package, manifest.Broken):
             broken.append(package)
-        elif package is not None and (app := _draft(folders, package)) is not None:
-            drafts.append(app)
+        drafts += _drafts(folders, folder)
     passed_on = _passed_on(folders, drafts)
-    drafts = [app for app in drafts if app.dir not in passed_on]
+    drafts = [app for app in drafts if app.place not in passed_on]
     # What cannot be read counts, so that a syntax error in one app does not rename its neighbour.
-    ghosts = [(b.dir, kind.role) for b in broken for kind in SERVERS if _hints_at(b, kind)]
-    roles = [(app.dir, KINDS[app.kind].role) for app in drafts]
-    names = naming.assign(project, [*roles, *ghosts])
-    apps = [app.replace(name=names[app.dir]) for app in drafts]
+    ghosts: list[tuple[Place, Kind]] = [
+        ((b.dir,), kind) for b in broken for kind in SERVERS if _hints_at(b, kind)
+    ]
+    roles = _roles([*_kinds_of(drafts), *ghosts])
+    names = naming.assign(project, roles)
+    apps = [app.replace(name=names[app.place]) for app in drafts]
     deep = _deep(folders, cwd, {*(app.dir for app in apps), *(b.dir for b in broken)})
     if isinstance(deep, manifest.Broken):
         broken.append(deep)
-    elif deep is not None:
-        role = KINDS[deep.kind].role
-        known = any(other == role for _, other in (*roles, *ghosts))
-        name = naming.assign(project, [(deep.dir, None if known else role)], names.values())[deep.dir]
-        apps.append(deep.replace(name=name))
-    aliases = {folder: names[target] for folder, target in passed_on.items()}
+    else:
+        known = {role for _, role in roles}
+        own = [(place, None if role in known else role) for place, role in _roles(_kinds_of(deep))]
+        deep_names = naming.assign(project, own, names.values())
+        apps += [app.replace(name=deep_names[app.place]) for app in deep]
+    aliases = {place[0]: names[target] for place, target in passed_on.items()}
     return Survey(folders=folders, cwd=cwd, apps=apps, broken=broken, aliases=aliases)
 
 
@@ -218,45 +242,79 @@ def choose(project: str, cwd: str, name: str | None = None) -> App:
     return survey(project, cwd).choose(name)
 
 
-def _passed_on(folders: Folders, drafts: list[App]) -> dict[str, str]:
-    """Return the folders whose script only runs the script of an app, each with that app's folder."""
-    scripts_of = {app.dir: app.script for app in drafts}
+def _kinds_of(apps: list[App]) -> list[tuple[Place, Kind]]:
+    return [(app.place, KINDS[app.kind]) for app in apps]
+
+
+def _roles(apps: list[tuple[Place, Kind]]) -> list[tuple[Place, str | None]]:
+    """Return the role that each app competes for: a kind that yields, only if no other has it."""
+    first = {kind.role for _, kind in apps if not kind.yields}
+    pairs = [(place, None if kind.yields and kind.role in first else kind.role) for place, kind in apps]
+    return list(dict.fromkeys(pairs))
+
+
+def _first(apps: list[App]) -> list[App]:
+    """Return those of the apps that have a role before the others."""
+    return [app for app in apps if not KINDS[app.kind].yields] or apps
+
+
+def _meant(apps: list[App]) -> list[App]:
+    """Return the apps that may be meant by one who names none."""
+    return [app for app in apps if not KINDS[app.kind].companion]
+
+
+def _passed_on(folders: Folders, drafts: list[App]) -> dict[Place, Place]:
+    """Return the apps whose script only runs the script of another, each with that one."""
+    runs: dict[tuple[str, str | None], Place] = {
+        (app.dir, app.script): app.place for app in drafts if app.script is not None
+    }
     found = {}
     for app in drafts:
         package = folders.package(app.dir)
         if app.kind != COMMAND.name or app.script is None or not isinstance(package, manifest.Package):
             continue
         behind = script_behind(package, app.script, folders)
-        if behind is not None and scripts_of.get(behind.folder) == behind.script:
-            found[app.dir] = behind.folder
+        target = runs.get((behind.folder, behind.script)) if behind is not None else None
+        if target is not None:
+            found[app.place] = target
     # A chain of them ends at an app; folders that pass on to each other are left as they are.
-    return {folder: target for folder, target in found.items() if target not in found}
+    return {place: target for place, target in found.items() if target not in found}
 
 
-def _deep(folders: Folders, cwd: str, known: set[str]) -> App | manifest.Broken | None:
-    """Return the app at or above ``cwd`` that no search from the root finds."""
+def _deep(folders: Folders, cwd: str, known: set[str]) -> list[App] | manifest.Broken:
+    """Return the apps at or above ``cwd`` that no search from the root finds."""
     for folder in upward(cwd, folders.project):
         if folder in known or folder == folders.project:
-            return None
+            return []
         package = folders.package(folder)
         if isinstance(package, manifest.Broken):
             return package
-        if package is not None and (app := _draft(folders, package)) is not None:
-            return app
-    return None
+        if apps := _drafts(folders, folder):
+            return apps
+    return []
 
 
-def at_folder(folders: Folders, folder: str) -> App | None:
-    """Return the app in ``folder``, however deep that lies, still without a name; None for none."""
-    package = folders.package(folder)
-    return _draft(folders, package) if isinstance(package, manifest.Package) else None
-
-
-def _draft(folders: Folders, package: manifest.Package) -> App | None:
-    """Return the app that a package is, still without a name; None for one that nothing runs."""
-    kind, script = _kind(package)
-    if kind is None:
+def at_folder(folders: Folders, folder: str, kind: str | None = None) -> App | None:
+    """Return the app in ``folder``, of ``kind`` or the first, however deep that lies, without a name."""
+    if isinstance(folders.package(folder), manifest.Broken):
         return None
+    apps = _drafts(folders, folder)
+    return next((app for app in apps if app.kind == kind), apps[0] if apps else None)
+
+
+def _drafts(folders: Folders, folder: str) -> list[App]:
+    """Return the apps of a folder, still without names: the one of its package first."""
+    apps: list[App] = []
+    package = folders.package(folder)
+    if isinstance(package, manifest.Package):
+        apps += [_of_package(folders, package, kind, script) for kind, script in _kinds(package)]
+    project = folders.python(folder)
+    if project is not None:
+        apps += _of_python(folders, project, {app.kind for app in apps})
+    return [*apps[:1], *(app.replace(beside=app.kind) for app in apps[1:])]
+
+
+def _of_package(folders: Folders, package: manifest.Package, kind: Kind, script: str | None) -> App:
     manager, install_dir = manager_of(folders, package.dir)
     return App(
         name="",
@@ -271,23 +329,70 @@ def _draft(folders: Folders, package: manifest.Package) -> App | None:
     )
 
 
-def _kind(package: manifest.Package) -> tuple[Kind | None, str | None]:
-    kinds: dict[str, Kind] = {}
-    for name in ("dev", "start"):
-        if name in package.scripts:
-            kinds[name] = scripts.kind_of(package, name)
-    for kind in SERVERS:
-        for name in kind.scripts:
-            if kinds.get(name) is kind:
-                return kind, name
-    for kind in SERVERS:
-        if package.dependencies.isdisjoint(kind.dependencies) or not _marked(package.dir, kind):
+def _of_python(folders: Folders, project: python.Project, known: set[str]) -> Iterator[App]:
+    """Give the app of a Python project, unless a script of the folder's package runs it."""
+    for kind in PYTHON:
+        if project.dependencies.isdisjoint(kind.dependencies):
             continue
-        return kind, _own_script(package, kind)
-    for name in ("dev", "start"):
-        if name in kinds:
-            return COMMAND, name
-    return None, None
+        entry = python.entry_of(project.dir, kind)
+        if entry is None:
+            continue
+        if kind.name not in known:
+            manager, install_dir = python.manager_of(project.dir, folders.project)
+            yield App(
+                name="",
+                kind=kind.name,
+                dir=project.dir,
+                script=None,
+                manager=manager,
+                has_dependencies=True,
+                install_dir=install_dir,
+                entry=entry,
+            )
+        return
+
+
+def _kinds(package: manifest.Package) -> Iterator[tuple[Kind, str | None]]:
+    """
+    Give the kinds that a package is an app of, each with its script (None: it has none).
+
+    The first is the one that its `dev` or `start` script runs, or its files speak for; then come those of
+    another role that the other script runs, and what stands beside any app, by a script of its own.
+    """
+    kinds: dict[str, Kind] = {
+        name: scripts.kind_of(package, name) for name in ("dev", "start") if name in package.scripts
+    }
+    found: dict[str | None, tuple[Kind, str | None]] = {}
+    for kind in SERVERS if any(kind is not COMMAND for kind in kinds.values()) else ():
+        for name in kind.scripts:
+            if kinds.get(name) is kind and not kind.companion:
+                found.setdefault(kind.role, (kind, name))
+                break
+    if not found and (by_files := _by_files(package, kinds)) is not None:
+        found[by_files[0].role] = by_files
+    others = [name for name, kind in kinds.items() if not kind.companion]
+    if not found and others:
+        found[None] = COMMAND, others[0]
+    yield from found.values()
+    for kind in COMPANIONS:
+        if kind.scripts[0] in package.scripts or _depends(package, kind):
+            script = next((name for name in package.scripts if scripts.kind_of(package, name) is kind), None)
+            if script is not None or (_depends(package, kind) and _marked(package.dir, kind)):
+                yield kind, script
+
+
+def _by_files(package: manifest.Package, kinds: dict[str, Kind]) -> tuple[Kind, str | None] | None:
+    """Return the kind that a package is of by its dependencies and files."""
+    for kind in SERVERS:
+        if kind.companion or kind.python or not _depends(package, kind):
+            continue
+        if (kind.custom_scripts or not kinds) and _marked(package.dir, kind):
+            return kind, _own_script(package, kind)
+    return None
+
+
+def _depends(package: manifest.Package, kind: Kind) -> bool:
+    return not package.dependencies.isdisjoint(kind.dependencies)
 
 
 def _own_script(package: manifest.Package, kind: Kind) -> str | None:
@@ -322,13 +427,16 @@ def _calls(text: str, kind: Kind) -> bool:
 
 
 def _hints_at(broken: manifest.Broken, kind: Kind) -> bool:
-    return any(f'"{name}"' in broken.text for name in kind.dependencies) or _calls(broken.text, kind)
+    if not any(f'"{name}"' in broken.text for name in kind.dependencies):
+        return kind.custom_scripts and _calls(broken.text, kind)
+    # Libraries depend on Vite as well; only what has a script for it may be an app.
+    return kind.custom_scripts or any(f'"{name}"' in broken.text for name in kind.scripts)
 
 
 def _nothing(project: str, name: str | None = None) -> DevsupError:
     said = f"no app `{name}`, nor any other," if name else "no app"
     return NotFound(
-        f"{said} in `{project}`: no `package.json` with a `dev` or `start` script",
+        f"{said} in `{project}`: no `package.json` with a `dev` or `start` script, no Python app",
         hint=f"say what to run: `devsup start {name if name and naming.is_name(name) else 'web'} -- COMMAND`",
         details={"known": []},
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from devsup.apps import manifest
+from devsup.apps import manifest, python
 from devsup.apps.project import find_project, upward
 
 __all__ = ["SKIPPED", "Folders"]
@@ -55,6 +55,7 @@ class Folders:
     def __init__(self, project: str) -> None:
         self.project = project
         self._packages: dict[str, manifest.Package | manifest.Broken | None] = {}
+        self._python: dict[str, python.Project | None] = {}
         self._children: dict[str, list[str]] = {}
         self._foreign: dict[str, bool] = {}
         self._looked = 0
@@ -65,6 +66,12 @@ class Folders:
             self._packages[folder] = manifest.read(folder)
         return self._packages[folder]
 
+    def python(self, folder: str) -> python.Project | None:
+        """Return what the Python project in ``folder`` says, looked for at most once."""
+        if folder not in self._python:
+            self._python[folder] = python.read(folder)
+        return self._python[folder]
+
     def nearest(self, folder: str) -> manifest.Package | manifest.Broken | None:
         """Return the nearest `package.json` at or above ``folder`` inside the project."""
         for above in upward(folder, self.project):
@@ -73,12 +80,16 @@ class Folders:
         return None
 
     def candidates(self) -> list[str]:
-        """Return the folders of the project that have a `package.json`: root, workspaces, then two levels."""
+        """
+        Return the folders of the project that have a `package.json` or a Python project.
+
+        Its root, its workspaces, then two levels.
+        """
         root = self.package(self.project)
         patterns = manifest.pnpm_workspaces(self.project) or []
         if isinstance(root, manifest.Package):
             patterns = [*(root.workspaces or []), *patterns]
-        found = {self.project: None} if root is not None else {}
+        found = {self.project: None} if root is not None or self.python(self.project) is not None else {}
         excluded = {folder for one in patterns if one.startswith("!") for folder in self._expand(one[1:])}
         for pattern in patterns:
             for folder in self._expand(pattern) if not pattern.startswith("!") else ():
@@ -109,7 +120,9 @@ class Folders:
         return known
 
     def _add(self, found: dict[str, None], folder: str) -> None:
-        if folder not in found and self.package(folder) is not None and not self.foreign(folder):
+        if folder in found or (self.package(folder) is None and self.python(folder) is None):
+            return
+        if not self.foreign(folder):
             found[folder] = None
 
     def _list(self, folder: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from devsup.apps import detect, manifest, scripts
+from devsup.apps import detect, manifest, python, scripts
 from devsup.apps.checks import Needs
 from devsup.apps.ports import Recipe, take_port
 from devsup.apps.presets import COMMAND, KINDS
@@ -40,7 +40,7 @@ class Line(Record):
 
     The server's own arguments begin at ``args``. ``folder`` is the app's, ``cwd`` where the command runs.
     With ``wrapper`` set, that package manager runs a script that says ``text``. ``bin_dirs`` go in front of
-    the PATH.
+    the PATH; ``environment`` is the virtual environment that it runs in.
     """
 
     argv: list[str]
@@ -54,24 +54,31 @@ class Line(Record):
     wrapper: str | None = None
     #: Variables that it needs beside its port's.
     env: dict[str, str] = {}  # noqa: RUF012 - a default of a record, never changed
+    environment: str | None = None
+    #: The address to listen on, where it is said together with the port.
+    host: str = ""
 
 
 def of_app(folders: Folders, app: App, environ: Mapping[str, str]) -> Line:
     """Return the line that runs ``app`` by its own script."""
     kind, manager = KINDS[app.kind], app.manager or "npm"
+    if kind.python and app.script is None:
+        return _of_python(folders, app, kind, manager)
     needs = Needs(app.dir, manager, app.install_dir or app.dir, None)
-    words = [kind.program, kind.programs[kind.program][0]] if app.script is None else []
+    words = [word for word in kind.words if word] if app.script is None else []
     if app.script is not None and not app.hooks:
         words = scripts.plain_words(app.text)
-    if len(words) > 1 and words[1] in kind.programs.get(words[0], ()):
+    args = _args(words, kind)
+    if args:
         path = _direct(folders, app.dir, words[0], manager, environ)
         if path is not None:
+            below = positional(words[args:], kind) if kind.takes_folder else ""
             return Line(
                 argv=[path, *words[1:]],
-                args=2,
+                args=args,
                 kind=kind,
                 cwd=app.dir,
-                folder=os.path.realpath(os.path.join(app.dir, positional(words[2:], kind))),
+                folder=os.path.realpath(os.path.join(app.dir, below)),
                 needs=needs.replace(program=words[0]),
                 bin_dirs=_bin_dirs(app.dir, folders.project),
             )
@@ -103,6 +110,8 @@ def with_host(line: Line, host: str | None) -> Line:
     """Return ``line`` listening on ``host``, told in the way of its kind; a command that says one wins."""
     if host is None:
         return line
+    if line.kind.port_is_argument:
+        return line.replace(host=f"[{host}]" if ":" in host else host)
     flags = line.kind.host_flags
     said = " ".join((*line.argv[line.args :], line.text))
     if any(word.partition("=")[0] in flags for word in said.split()):
@@ -112,6 +121,45 @@ def with_host(line: Line, host: str | None) -> Line:
         return line.replace(env={**line.env, "HOST": host})
     dashes = ["--"] if line.wrapper == "npm" and "--" not in line.argv else []
     return line.replace(argv=[*line.argv, *dashes, flags[0], host])
+
+
+def _args(words: list[str], kind: Kind) -> int:
+    """Return where the arguments of the kind's program begin; 0 where it is not what the words run."""
+    subcommands = kind.programs.get(words[0], ()) if words and not kind.python else ()
+    if len(words) > 1 and words[1] in subcommands:
+        return 2
+    # One more word may be a subcommand that does something else.
+    bare = "" in subcommands and kind.takes_folder and (len(words) == 1 or words[1][0] in "-.")
+    return 1 if bare else 0
+
+
+def _of_python(folders: Folders, app: App, kind: Kind, manager: str) -> Line:
+    """Return the line of a Python project's app: in its virtual environment, where there is one."""
+    entry = app.entry or python.entry_of(app.dir, kind) or "main:app"
+    words = [entry if word == "{entry}" else word for word in kind.words]
+    environment = python.environment_of(app.dir, folders.project)
+    prefix: list[str] = []
+    if words[0] in kind.entries:
+        words.insert(0, f"{environment}/bin/python" if environment else "python3")
+    elif environment is not None:
+        words[0] = f"{environment}/bin/{words[0]}"
+    if environment is None:
+        prefix = python.runner(manager)
+    return Line(
+        argv=[*prefix, *words],
+        args=len(prefix) + len(words),
+        kind=kind,
+        cwd=app.dir,
+        folder=app.dir,
+        needs=_python_needs(app.dir, manager, app.install_dir, kind, environment),
+        bin_dirs=(f"{environment}/bin",) if environment else (),
+        environment=environment,
+    )
+
+
+def _python_needs(folder: str, manager: str, install_dir: str, kind: Kind, environment: str | None) -> Needs:
+    install = python.install_words(install_dir, manager, environment)
+    return Needs(folder, manager, install_dir, kind.words[0], install=tuple(install))
 
 
 def of_script(
@@ -137,6 +185,8 @@ def of_program(
     """Return the line of a known program that the caller runs; the installed one takes the place of `npx`."""
     argv, args, needs = found.argv[found.start :], found.args - found.start, None
     program = str(found.program)
+    if found.kind.python:
+        return _of_typed_python(folders, found, prefix, cwd)
     if found.local:
         cwd = found.cwd  # the launcher's own option for it goes with the launcher
     if found.local or argv[0] == program:
@@ -159,19 +209,45 @@ def of_program(
     )
 
 
+def _of_typed_python(folders: Folders, found: Recognised, prefix: list[str], cwd: str) -> Line:
+    """Return the line of a Python program as it was typed, from the project's own environment."""
+    argv = found.argv[found.start :]
+    environment = python.environment_of(found.folder, folders.project)
+    manager, install_dir = python.manager_of(found.folder, folders.project)
+    named = argv[0] == found.program or argv[0] in python.INTERPRETERS
+    if environment is not None and named and argv[0] not in found.kind.entries:
+        name = "python" if argv[0] in python.INTERPRETERS else argv[0]
+        argv = [f"{environment}/bin/{name}", *argv[1:]]
+    return Line(
+        argv=[*prefix, *argv],
+        args=len(prefix) + found.args - found.start,
+        kind=found.kind,
+        cwd=cwd,
+        folder=found.folder,
+        needs=_python_needs(found.folder, manager, install_dir, found.kind, environment) if named else None,
+        bin_dirs=(f"{environment}/bin",) if environment else (),
+        environment=environment,
+    )
+
+
 def recipe_of(line: Line) -> tuple[Recipe, int | None]:
     """Return how the line is told its port, and the port that it already says."""
     kind = line.kind
-    argv, own, at = take_port(line.argv, line.args, kind)
-    if at is not None:
-        return Recipe(argv=argv, flag=kind.port_flags[0], at=at), own
+    taken = take_port(line.argv, line.args, kind)
+    argv, own = taken.argv, taken.port
+    flag = kind.port_flags[0] if kind.port_flags else None
+    by_flag = kind.port_by_flag or kind.port_is_argument
+    host = (taken.host or line.host) if kind.port_is_argument else None
+    if taken.at is not None or (line.wrapper is None and by_flag):
+        return Recipe(argv=argv, flag=flag, at=taken.at, host=host, strict=kind.strict), own
     if line.wrapper is None:
-        if kind.port_by_flag:
-            return Recipe(argv=argv, flag=kind.port_flags[0]), None
         return Recipe(argv=argv, variable=kind.port_env), None
     call, own = scripts.call_in(line.text), scripts.port_in(line.text, kind)
-    if call is not None and call.last and (kind.port_by_flag or own is not None):
-        return Recipe(argv=argv, flag=kind.port_flags[0], dashes=line.wrapper == "npm", own=own), own
+    repeatable = own is None or not kind.port_is_argument
+    if call is not None and call.last and repeatable and (by_flag or own is not None):
+        dashes = line.wrapper == "npm"
+        strict = tuple(word for word in kind.strict if word not in call.arguments.split())
+        return Recipe(argv=argv, flag=flag, dashes=dashes, own=own, host=host, strict=strict), own
     if own is not None:
         return Recipe(argv=argv, own=own), own
     return Recipe(argv=argv, variable=kind.port_env), None

@@ -15,6 +15,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    #: The folder of an app, and for a further app of the same folder what it is.
+    Place = tuple[str] | tuple[str, str]
+
 __all__ = ["SESSION_PREFIX", "assign", "is_name", "label", "slug"]
 
 MAX_LENGTH = 63
@@ -42,33 +45,36 @@ def label(project: str, folder: str) -> str:
     return os.path.relpath(folder, project) if folder != project else "."
 
 
-def assign(project: str, apps: Iterable[tuple[str, str | None]], taken: Iterable[str] = ()) -> dict[str, str]:
+def assign(
+    project: str, apps: Iterable[tuple[Place, str | None]], taken: Iterable[str] = ()
+) -> dict[Place, str]:
     """
-    Return a name for each app, given as (folder, role).
+    Return a name for each app, given as (place, role).
 
-    The only app of a role has the role's name. All others have their folder's; where two would have the same
-    one, all of these have their path's.
+    The only app of a role has the role's name. All others have their folder's, with what a further app of it
+    is behind; where two would have the same one, all of these have their path's.
     """
-    wanted = sorted(apps)
+    wanted = sorted(apps, key=lambda app: (app[0], app[1] or ""))
     used = set(taken)
-    names: dict[str, str] = {}
+    names: dict[Place, str] = {}
     roles = [role for _, role in wanted]
-    for folder, role in wanted:
+    for place, role in wanted:
         if role is not None and roles.count(role) == 1 and role not in used:
-            names[folder] = role
+            names[place] = role
             used.add(role)
-    rest = [folder for folder, _ in wanted if folder not in names]
-    short = {folder: slug(os.path.basename(folder)) for folder in rest}
+    rest = [place for place, _ in wanted if place not in names]
+    short = {place: slug("-".join((os.path.basename(place[0]), *place[1:]))) for place in rest}
     plain = list(short.values())
-    for folder in rest:
-        if plain.count(short[folder]) == 1 and short[folder] not in used:
-            names[folder] = short[folder]
+    for place in rest:
+        if plain.count(short[place]) == 1 and short[place] not in used:
+            names[place] = short[place]
     used.update(names.values())
-    for folder in rest:
-        if folder not in names:
+    for place in rest:
+        if place not in names:
+            folder = place[0]
             path = label(project, folder) if folder != project else os.path.basename(folder)
-            names[folder] = _free(slug(path.replace("/", "-")), used)
-            used.add(names[folder])
+            names[place] = _free(slug("-".join((path.replace("/", "-"), *place[1:]))), used)
+            used.add(names[place])
     return names
 
 

@@ -14,7 +14,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.apps.presets import Kind
 
-__all__ = ["Recipe", "check_reserved", "flag_at", "number", "read_port", "take_port", "without_port"]
+__all__ = [
+    "Recipe",
+    "Taken",
+    "check_reserved",
+    "flag_at",
+    "number",
+    "read_port",
+    "take_port",
+    "without_port",
+]
 
 AUTO = "auto"
 MAX_PORT = 65535
@@ -24,8 +33,9 @@ class Recipe(Record):
     """
     A command without its port, and how it is told one.
 
-    ``flag`` goes in at ``at`` (the end if None), behind a `--` with ``dashes``; else ``variable`` is set.
-    Neither: the port cannot be given. ``own`` is the port that the command has without being told.
+    ``flag`` goes in at ``at`` (the end if None), behind a `--` with ``dashes``, ``strict`` behind the port;
+    else ``variable`` is set. Neither: the port cannot be given. With a ``host`` (which may be "") the port is
+    an argument of its own, `host:port`. ``own`` is the port that the command has without being told.
     """
 
     argv: list[str]
@@ -34,19 +44,24 @@ class Recipe(Record):
     dashes: bool = False
     variable: str | None = None
     own: int | None = None
+    host: str | None = None
+    strict: tuple[str, ...] = ()
 
     @property
     def fixed(self) -> bool:
         """Tell whether no other port than ``own`` can be given."""
-        return self.flag is None and self.variable is None
+        return self.flag is None and self.variable is None and self.host is None
 
     def render(self, port: int | None) -> tuple[list[str], dict[str, str | None]]:
         """Return the argv and the environment changes for ``port``."""
-        if port is None or port == self.own or self.fixed:
+        if port is None or self.fixed or (port == self.own and not self.strict):
             return list(self.argv), {}
-        if self.flag is None:
+        if self.host is not None:
+            given = [f"{self.host}:{port}" if self.host else str(port)]
+        elif self.flag is None:
             return list(self.argv), {str(self.variable): str(port)}
-        given = [self.flag, str(port)]
+        else:
+            given = [self.flag, str(port), *self.strict]
         if self.at is not None:
             return [*self.argv[: self.at], *given, *self.argv[self.at :]], {}
         return [*self.argv, *(["--"] if self.dashes and "--" not in self.argv else []), *given], {}
@@ -75,25 +90,38 @@ def check_reserved(kind: Kind, port: int | None) -> None:
         )
 
 
-def take_port(argv: list[str], start: int, kind: Kind) -> tuple[list[str], int | None, int | None]:
+class Taken(Record):
     """
-    Take the port's flag out of the arguments from ``start`` on.
+    A command whose port was taken out.
 
-    Return the argv without it, the port (0: any, None: there is no flag), and where it stood.
+    ``port`` is what it said (0: any, None: nothing), ``at`` where that stood, ``host`` what stood before it.
+    """
+
+    argv: list[str]
+    port: int | None = None
+    at: int | None = None
+    host: str = ""
+
+
+def take_port(argv: list[str], start: int, kind: Kind) -> Taken:
+    """
+    Take the port, and the options that make the server keep to it, out of the arguments from ``start`` on.
 
     :raises UsageError: what it says is no port
     """
-    left, port, at = list(argv[:start]), None, None
+    left, port, at, host = list(argv[:start]), None, None, ""
     index = start
     while index < len(argv):
         value, used = flag_at(argv, index, kind)
         if used:
             at, port = len(left), _given(value, argv[index])
+            host = argv[index].rpartition(":")[0] if kind.port_is_argument else ""
             index += used
-        else:
+            continue
+        if argv[index] not in kind.strict:
             left.append(argv[index])
-            index += 1
-    return left, port, at
+        index += 1
+    return Taken(left, port, at, host)
 
 
 def without_port(command: list[str], kind: Kind) -> list[str]:
@@ -102,7 +130,7 @@ def without_port(command: list[str], kind: Kind) -> list[str]:
     index = 0
     while index < len(command):
         _, used = flag_at(command, index, kind) if index else ("", 0)
-        if not used:
+        if not used and command[index] not in kind.strict:
             left.append(command[index])
         index += used or 1
     return left[:-1] if left and left[-1] == "--" else left
@@ -111,6 +139,10 @@ def without_port(command: list[str], kind: Kind) -> list[str]:
 def flag_at(argv: list[str], index: int, kind: Kind) -> tuple[str, int]:
     """Return the value of the port flag at ``index`` and how many words it takes; 0 where there is none."""
     word = argv[index]
+    if kind.port_is_argument:
+        value = word.rpartition(":")[2]
+        isolated = index == 0 or argv[index - 1] not in kind.value_flags
+        return (value, 1) if value.isdecimal() and isolated and word[0] != "-" else ("", 0)
     for flag in kind.port_flags:
         if word == flag:
             return (argv[index + 1], 2) if index + 1 < len(argv) else ("", 1)

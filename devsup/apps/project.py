@@ -12,7 +12,10 @@ import os
 from devsup.apps import manifest
 from devsup.errors import UsageError
 
-__all__ = ["find_project", "outside_of_generated", "upward"]
+__all__ = ["PYTHON_FILES", "find_project", "outside_of_generated", "upward"]
+
+#: Any of these makes a folder a Python project.
+PYTHON_FILES = ("pyproject.toml", "requirements.txt", "manage.py")
 
 #: Folders of what is installed or built: no package in them is an app, even to one who stands there.
 GENERATED = frozenset(("node_modules", ".next", ".expo"))
@@ -23,8 +26,8 @@ def find_project(start: str) -> str:
     Return the root of the project that ``start`` lies in.
 
     That is the nearest folder upward with a `devsup.toml`, else the root of the git worktree, else the
-    workspace root (npm, yarn, bun, pnpm), else the nearest folder with a `package.json`, else ``start``
-    itself.
+    workspace root (npm, yarn, bun, pnpm), else the nearest folder with a `package.json`, else the nearest
+    Python project, else ``start`` itself.
 
     :raises UsageError: ``start`` is no folder
     """
@@ -42,7 +45,7 @@ def find_project(start: str) -> str:
             if kind == "worktree":
                 break
     here = outside_of_generated(here)
-    return git or _package_root(here) or here
+    return git or _package_root(here) or _python_root(here) or here
 
 
 def upward(folder: str, stop: str = "/") -> list[str]:
@@ -98,3 +101,10 @@ def _package_root(here: str) -> str:
             return folder
         nearest = nearest or folder
     return nearest
+
+
+def _python_root(here: str) -> str:
+    for folder in upward(here):
+        if any(os.path.isfile(os.path.join(folder, name)) for name in PYTHON_FILES):
+            return folder
+    return ""

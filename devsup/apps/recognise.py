@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 from devsup import masking
-from devsup.apps import manifest, scripts
-from devsup.apps.presets import SERVERS
+from devsup.apps import manifest, python, scripts
+from devsup.apps.presets import of_program, refined
 from devsup.errors import DevsupError, NotFound
 from devsup.records import Record
 
@@ -51,6 +51,24 @@ HARMLESS = frozenset(
         "--prefer-offline",
         "--bun",
         "--",
+    )
+)
+
+
+#: Programs whose `run` runs what follows in a project's Python environment, and their options with a value.
+PYTHON_RUNNERS = frozenset(("uv", "poetry", "pdm", "pipenv", "hatch", "rye"))
+PYTHON_VALUE_OPTIONS = frozenset(
+    (
+        *(
+            "--with",
+            "--with-editable",
+            "--with-requirements",
+            "--extra",
+            "--group",
+            "--only-group",
+            "--package",
+        ),
+        *("--env-file", "--index", "--python", "-p", "-W", "-X"),
     )
 )
 
@@ -139,11 +157,15 @@ def _one(argv: list[str], folders: Folders, cwd: str) -> Recognised | None:
     if program in manifest.MANAGERS:
         found = _manager(argv, start, program, folders, cwd)
     elif program in ("npx", "bunx", "pnpx"):
-        found = _launcher(argv, start, start + 1, cwd)
+        found = _launcher(argv, start, start + 1, folders, cwd)
     elif program in ("node", "bun") and start + 1 < len(argv) and "/" in argv[start + 1]:
-        found = _program(argv, start, start + 1, cwd)
+        found = _program(argv, start, start + 1, folders, cwd)
+    elif program in python.INTERPRETERS:
+        found = _python(argv, start, start + 1, folders, cwd)
+    elif program in PYTHON_RUNNERS and argv[start + 1 : start + 2] == ["run"]:
+        found = _python_runner(argv, start, start + 2, folders, cwd)
     else:
-        found = _program(argv, start, start, cwd)
+        found = _program(argv, start, start, folders, cwd)
     return found.replace(variables=variables) if found is not None else None
 
 
@@ -167,7 +189,7 @@ def _manager(argv: list[str], start: int, manager: str, folders: Folders, cwd: s
         return None
     verb = argv[index]
     if verb in ("exec", "x") and manager != "yarn":
-        return _launcher(argv, start, index + 1, folder)
+        return _launcher(argv, start, index + 1, folders, folder)
     if verb == "workspace" and manager == "yarn" and index + 2 < len(argv):
         folder = _package_folder(argv[index + 1], folders)
         index += 2 + (argv[index + 2] == "run")
@@ -181,7 +203,7 @@ def _manager(argv: list[str], start: int, manager: str, folders: Folders, cwd: s
     if isinstance(package, manifest.Package) and verb in package.scripts and verb not in ("install", "add"):
         return _script(argv, start, index, manager, folders, folder)
     if _kind_of_program(argv, index) is not None:
-        return _launcher(argv, start, index, folder)
+        return _launcher(argv, start, index, folders, folder)
     return None
 
 
@@ -265,32 +287,62 @@ def _script(
     )
 
 
-def _launcher(argv: list[str], start: int, index: int, cwd: str) -> Recognised | None:
+def _launcher(argv: list[str], start: int, index: int, folders: Folders, cwd: str) -> Recognised | None:
     """Return what npx, or `pnpm exec`, starts at the first word from ``index`` on that is no option."""
     while index < len(argv) and argv[index].startswith("-"):
         if argv[index] not in HARMLESS:
             return None
         index += 1
-    found = _program(argv, start, index, cwd) if index < len(argv) else None
+    found = _program(argv, start, index, folders, cwd) if index < len(argv) else None
     if found is None or found.program is None:
         return None
     # A version (`next@canary`) is wanted instead of the installed one, and with `--bun` bun instead of node.
     return found if "@" in argv[index] or "--bun" in argv[start:index] else found.replace(local=True)
 
 
-def _program(argv: list[str], start: int, index: int, cwd: str) -> Recognised | None:
-    found = _kind_of_program(argv, index)
+def _python_runner(argv: list[str], start: int, index: int, folders: Folders, cwd: str) -> Recognised | None:
+    """Return what `uv run` and its kin start; None where an option says that it is something else."""
+    while index < len(argv) and argv[index].startswith("-"):
+        if argv[index] in ("-m", "--module"):
+            return _program(argv, start, index + 1, folders, cwd)
+        if argv[index].partition("=")[0] in ("--directory", "--project", "-s", "--script"):
+            return None
+        index += 2 if argv[index] in PYTHON_VALUE_OPTIONS else 1
+    if index < len(argv) and os.path.basename(argv[index]) in python.INTERPRETERS:
+        return _python(argv, start, index + 1, folders, cwd)
+    return _program(argv, start, index, folders, cwd)
+
+
+def _python(argv: list[str], start: int, index: int, folders: Folders, cwd: str) -> Recognised | None:
+    """Return what the arguments from ``index`` on have Python run: a module or a file."""
+    while index < len(argv) and argv[index].startswith("-"):
+        if argv[index] == "-m":
+            return _program(argv, start, index + 1, folders, cwd)
+        index += 2 if argv[index] in PYTHON_VALUE_OPTIONS else 1
+    return _program(argv, start, index, folders, cwd)
+
+
+def _program(argv: list[str], start: int, index: int, folders: Folders, cwd: str) -> Recognised | None:
+    found = _kind_of_program(argv, index) if index < len(argv) else None
     if found is None:
         return None
     kind, program = found
     following = argv[index + 1 : index + 2]
     args = index + 2 if following and following[0] in kind.programs[program] else index + 1
+    package = folders.nearest(cwd) if not kind.python else None
+    if isinstance(package, manifest.Package):
+        kind = refined(kind, package.dependencies)
+    below = ""
+    if kind.takes_folder:
+        below = positional(argv[args:], kind)
+    elif program in kind.entries:
+        below = os.path.dirname(argv[index])
     return Recognised(
         argv=argv,
         args=args,
         kind=kind,
         cwd=cwd,
-        folder=os.path.realpath(os.path.join(cwd, positional(argv[args:], kind))),
+        folder=os.path.realpath(os.path.join(cwd, below)),
         variables={},
         start=start,
         program=program,
@@ -301,11 +353,16 @@ def _program(argv: list[str], start: int, index: int, cwd: str) -> Recognised | 
 def _kind_of_program(argv: list[str], index: int) -> tuple[Kind, str] | None:
     program = os.path.basename(argv[index]).partition("@")[0]
     following = argv[index + 1] if index + 1 < len(argv) else ""
-    for kind in SERVERS:
-        subcommands = kind.programs.get(program, ())
-        bare = "" in subcommands and (not following or following.startswith("-"))
-        if following in subcommands or bare:
-            return kind, program
+    known = of_program(program)
+    if known is None:
+        return None
+    kind = known[1]
+    subcommands = kind.programs[program]
+    bare = "" in subcommands and (not following or following[0] in "-." or "/" in following)
+    if following in subcommands or bare:
+        return kind, program
+    if ":" in subcommands and scripts.names_app(argv[index + 1 :]):
+        return kind, program
     return None
 
 
@@ -316,7 +373,7 @@ def positional(args: list[str], kind: Kind) -> str:
         if skip:
             skip = False
         elif word.startswith("-"):
-            skip = word in kind.value_flags or word in kind.port_flags
+            skip = word in kind.value_flags or word in (*kind.port_flags, *kind.host_flags)
         else:
             return word
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from devsup.apps.manifest import MANAGERS
 from devsup.apps.ports import flag_at, number
-from devsup.apps.presets import COMMAND, SERVERS
+from devsup.apps.presets import COMMAND, of_program, refined
 from devsup.records import Record
 
 TYPE_CHECKING = False
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from devsup.apps.manifest import Package
     from devsup.apps.presets import Kind
 
-__all__ = ["Call", "call_in", "delegates", "has_hooks", "kind_of", "plain_words", "port_in"]
+__all__ = ["Call", "call_in", "delegates", "has_hooks", "kind_of", "names_app", "plain_words", "port_in"]
 
 #: Signs that end a command or quote a part of it; for finding a program they are spaces.
 SHELL = "\"'`;&|()<>{}\\\n\t"
@@ -28,6 +28,14 @@ SELECTING = frozenset(
     (
         *("-w", "-ws", "--workspace", "--workspaces", "-r", "--recursive", "-F", "--filter"),
         *("--prefix", "--cwd", "-C", "--dir", "workspace", "workspaces", "foreach"),
+    )
+)
+
+#: Programs that run the one named behind them and its arguments.
+RUNNERS = frozenset(
+    (
+        *("npx", "bunx", "pnpx", "npm", "pnpm", "yarn", "bun", "exec", "dlx", "x"),
+        *("env", "cross-env", "dotenv", "env-cmd", "exec", "time", "nice", "--"),
     )
 )
 
@@ -62,18 +70,15 @@ def delegates(text: str) -> bool:
 def call_in(text: str) -> Call | None:
     """Return the dev server that a script starts, or None."""
     words = _words(text)
-    for kind in SERVERS:
-        for index, (word, start, end) in enumerate(words):
-            subcommands = kind.programs.get(word.rpartition("/")[2])
-            if subcommands is None:
-                continue
-            following, _, after = words[index + 1] if index + 1 < len(words) else ("", end, end)
-            if following and following in subcommands:
-                return _call(kind, text, start, after)
-            # `next -p 3001` is `next dev`; elsewhere than in front (`echo next`) the word may be anything.
-            if "" in subcommands and index == 0 and (not following or following.startswith("-")):
-                return _call(kind, text, start, end)
-    return None
+    best, lowest = None, 0
+    for index, (word, start, end) in enumerate(words):
+        known = of_program(word.rpartition("/")[2])
+        if known is None or (best is not None and known[0] >= lowest):
+            continue
+        call = _call_at(known[1], text, words, index, (start, end))
+        if call is not None:
+            best, lowest = call, known[0]
+    return best
 
 
 def port_in(text: str, kind: Kind) -> int | None:
@@ -85,6 +90,8 @@ def port_in(text: str, kind: Kind) -> int | None:
             value, used = flag_at(words, index, kind)
             if used:
                 return number(value)
+    if kind.port_env is None:
+        return None
     prefix = f"{kind.port_env}="
     for word, _, _ in _words(call.before if call is not None else text):
         if word.startswith(prefix):
@@ -99,13 +106,22 @@ def kind_of(package: Package, script: str) -> Kind:
         if delegates(text):
             break
         if (call := call_in(text)) is not None:
-            return call.kind
+            return refined(call.kind, package.dependencies)
         words = text.split()
         if len(words) < 2 or words[0] not in MANAGERS:
             break
         words = words[2:] if words[1] == "run" else words[1:]
         text = package.scripts.get(words[0], "") if len(words) == 1 else ""
     return COMMAND
+
+
+def names_app(arguments: list[str]) -> bool:
+    """Tell whether one of the arguments is like `main:app`: an object in a Python module."""
+    for word in arguments:
+        module, colon, name = word.partition(":")
+        if colon and module.replace(".", "").replace("_", "").isalnum() and name.replace("_", "").isalpha():
+            return True
+    return False
 
 
 def has_hooks(package: Package, script: str) -> bool:
@@ -123,6 +139,40 @@ def _words(text: str) -> list[tuple[str, int, int]]:
         end = start + len(word)
         found.append((word, start, end))
     return found
+
+
+def _call_at(
+    kind: Kind, text: str, words: list[tuple[str, int, int]], index: int, place: tuple[int, int]
+) -> Call | None:
+    """Return the call of the program of ``kind`` at ``place``, unless it does something else there."""
+    start, end = place
+    subcommands = kind.programs[words[index][0].rpartition("/")[2]]
+    following, _, after = words[index + 1] if index + 1 < len(words) else ("", end, end)
+    if following and following in subcommands:
+        return _call(kind, text, start, after)
+    # `next -p 3001` is `next dev`; elsewhere than in front (`echo next`) the word may be anything.
+    if "" in subcommands and _is_bare(text, words, index):
+        return _call(kind, text, start, end)
+    if ":" in subcommands:
+        call = _call(kind, text, start, end)
+        return call if names_app(call.arguments.split()) else None
+    return None
+
+
+def _is_bare(text: str, words: list[tuple[str, int, int]], index: int) -> bool:
+    """Tell whether the program at ``index`` begins its command and has no subcommand."""
+    _, start, end = words[index]
+    if index + 1 < len(words):
+        following, begin, _ = words[index + 1]
+        if not text[end:begin].strip(" \t") and not (following[0] in "-.#" or "/" in following):
+            return False
+    for word, begin, stop in reversed(words[:index]):
+        if text[stop:start].strip(" \t") or word in RUNNERS:
+            return True
+        if "=" not in word and word[0] != "-":
+            return False
+        start = begin
+    return True
 
 
 def _call(kind: Kind, text: str, start: int, after: int) -> Call:

@@ -150,7 +150,8 @@ class Watch:
         found = self._candidate
         self._drop()
         if found is not None:
-            answered = bool(answer.status) and self._is_ours(answer)
+            unready = self._job.probe.get("unready") or ()
+            answered = bool(answer.status) and answer.status not in unready and self._is_ours(answer)
             if answer.tls:
                 self._start_helper(found.replace(scheme="https"), in_clear=found if answered else None)
                 return None

@@ -6,4 +6,4 @@ from devsup.apps.presets.kind import Kind
 
 __all__ = ["KIND"]
 
-KIND = Kind(name="command", programs={}, port_env="PORT", reserved_ports={})
+KIND = Kind(name="command", programs={}, port_env="PORT")

@@ -109,7 +109,9 @@ KIND = Kind(
         )
     ),
     reserved_ports=RESERVED_PORTS,
+    takes_folder=True,
     exclusive_folder=True,
+    custom_scripts=True,
     dependencies=("next",),
     marks=(
         "next.config.js",

@@ -1,0 +1,19 @@
+"""SvelteKit: `vite dev` in a package that depends on it, port 5173."""
+
+from __future__ import annotations
+
+from devsup.apps.presets import vite
+
+__all__ = ["KIND"]
+
+KIND = vite.KIND.replace(
+    name="sveltekit",
+    refines="vite",
+    dependencies=("@sveltejs/kit",),
+    marks=("src/routes",),
+    failures=(
+        (r"Error loading svelte\.config\.js|svelte\.config\.js:\d", "svelte.config.js fails to load"),
+        (r"src[/\\]app\.html does not exist", "there is no `src/app.html`"),
+        *vite.FAILURES,
+    ),
+)
