@@ -49,7 +49,9 @@ def _command(arguments: list[str], *, own_process: bool) -> int:
         from devsup.errors import UnsupportedPlatform
 
         return answer.show(
-            answer.Answer("", error=UnsupportedPlatform("devsup does not run on Windows; WSL works")),
+            answer.Answer(
+                "", error=UnsupportedPlatform("devsup does not run on Windows", hint="run it within WSL")
+            ),
             as_json=as_json,
         )
     from devsup.cli import lane

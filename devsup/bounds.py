@@ -127,7 +127,9 @@ def marks_of(path: str) -> Marks:
     except FileNotFoundError:
         return _WHOLE
     except OSError as error:
-        raise RegistryUnusable(f"`{name}` cannot be read: {error.strerror}") from error
+        raise RegistryUnusable(
+            f"`{name}` cannot be read: {error.strerror}", hint="check who owns it and its permissions"
+        ) from error
     try:
         words = os.read(fd, 256).split()
         base, first, amount = (int(word) for word in words[:3])
@@ -278,7 +280,9 @@ def settle(path: str) -> Marks:
             return _finished(fd, path)
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise Busy(f"the log `{path}` is being cut by another process") from None
+                raise Busy(
+                    f"the log `{path}` is being cut by another process", hint="make the same call again"
+                ) from None
         finally:
             os.close(fd)
         time.sleep(_LOOK_AGAIN)

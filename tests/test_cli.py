@@ -319,7 +319,7 @@ def test_a_bug_in_a_hostile_home_is_reported_all_the_same(
 
 def test_windows_is_refused_in_a_sentence(call: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
-    assert call("list") == (9, "", "error: devsup does not run on Windows; WSL works\n")
+    assert call("list") == (9, "", "error: devsup does not run on Windows\n\nhint: run it within WSL\n")
     assert json.loads(call("start", "web", "--json").out)["error"]["code"] == "unsupported_platform"
 
 

@@ -159,8 +159,8 @@ def _refuse(db: Database, row: Row, limit: int) -> None:
     ).fetchall()
     if running >= limit:
         raise LimitReached(
-            f"{running} servers run, and no more than {limit} may",
-            hint="run `devsup list --everywhere`, or set `DEVSUP_MAX_SERVERS`",
+            f"{running} servers run, and no more than {limit} may (`DEVSUP_MAX_SERVERS`)",
+            hint="devsup list --everywhere",
             details={"limit": limit, "running": running},
         )
 

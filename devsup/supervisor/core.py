@@ -143,7 +143,7 @@ class Supervisor:
                 plan = plan.replace(owner=owners.clean(owner))
             ensure_home(self.home)
         except KeyboardInterrupt:
-            raise Interrupted("interrupted; nothing was started") from None
+            raise Interrupted("interrupted; nothing was started", hint="devsup list") from None
         allowed = timeout if timeout is not None else plan.timeout or START_TIMEOUT
         starter = Starter(
             self.home, plan, project=self.project, deadline=began + allowed, wait=wait, environ=environ,

@@ -149,7 +149,7 @@ def no_auto_port() -> PortTaken:
     """Return the error of a pool that has no port left."""
     found = ports.auto_range()
     return PortTaken(
-        f"all ports from {found.start} to {found.stop - 1} are taken", hint="stop a server: `devsup list`"
+        f"all ports from {found.start} to {found.stop - 1} are taken", hint="devsup list --everywhere"
     )
 
 

@@ -104,7 +104,7 @@ def _start_again(
                 f"`{row.session}` could not be stopped: {stopped.message}",
                 hint=f"devsup stop {row.app or row.session}",
             )
-    there = Same(row.cwd, supervisor.home.root)
+    there = Same(row.cwd, supervisor.home.root, within=supervisor.within)
     result = there.start(
         row.app, command=row.command, port=row.asked_port, timeout=timeout, owner=row.owner,
         on_progress=on_progress,

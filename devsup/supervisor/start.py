@@ -305,7 +305,7 @@ class Starter:
                 )
                 raise LockTimeout(
                     f"the lock of `{self.plan.session}` is held by {who}",
-                    hint=f"devsup status {self.plan.app or self.plan.session}",
+                    hint="devsup list",
                     details={
                         "holder": {"pid": held.by.pid, "purpose": held.purpose} if held else None,
                         "age_ms": age,
@@ -486,10 +486,10 @@ class Starter:
         kind = Terminated if isinstance(error, Terminated) else Interrupted
         row = self._find()
         if row is not None and row.starter == identity.me() and self._withdraw(row):
-            return kind("interrupted; nothing was started")
+            return kind("interrupted; nothing was started", hint="devsup list")
         row = self._find()
         if row is None or life(row) in _OVER:
-            return kind("interrupted; nothing was started")
+            return kind("interrupted; nothing was started", hint="devsup list")
         server = server_of(row, life(row))
         return kind(
             f"interrupted; `{row.session}` goes on and is tracked (pid {server.pid}, {server.state.value})",
