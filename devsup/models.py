@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "ADOPTED",
     "ENDED_STATES",
+    "NO_GUARD",
     "SESSION_PREFIX",
     "Event",
     "EventPage",
@@ -81,6 +83,13 @@ class Identity(Record):
     ticks: int
     boot: str
     inode: int = 0
+
+
+#: The guard of a server that has none: no kernel gives out this pid, so it is gone by every test. A row with
+#: a leader and no guard at all would be one that no start ever writes.
+NO_GUARD = Identity(2**31 - 1, 0, "", 0)
+#: The reason in the row of a living server that devsup did not start, until it is run again.
+ADOPTED = "adopted"
 
 
 class Scope(Record):

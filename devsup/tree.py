@@ -253,12 +253,23 @@ def kept(tree: Tree, infos: list[ProcessInfo]) -> set[int]:
     such a process started goes the way of its parent.
     """
     leader = tree.leader.pid if tree.leader is not None else 0
-    left = {info.pid for info in infos if info.sid != leader and (info.tty != 0 or _is_shared(info))}
+    # Whom we did not start leads no session, but may lead a group of it; its terminal is the user's.
+    home = {leader, *(info.sid for info in infos if info.pid == leader)}
+    away = [info for info in infos if info.sid not in home and info.pgid != leader]
+    left = {info.pid for info in away if info.tty != 0 or _is_shared(info)}
     sessions = {info.sid for info in infos if info.pid in left}
-    for info in infos:  # oldest first, so a parent comes before its children
-        if info.pid not in left and info.sid != leader and (info.ppid in left or info.sid in sessions):
+    for info in away:  # oldest first, so a parent comes before its children
+        if info.pid not in left and (info.ppid in left or info.sid in sessions):
             left.add(info.pid)
+    if tree.listener is not None and tree.listener[0] in left:
+        # Its leader has ended, and it was in the session of a shell: the socket says that it is the server.
+        left -= {pid for pid in left if pid == tree.listener[0] and _holds(tree.listener)}
     return left
+
+
+def _holds(listener: tuple[int, int]) -> bool:
+    pid, inode = listener
+    return inode in system.socket_inodes(pid)
 
 
 def _is_shared(info: ProcessInfo) -> bool:

@@ -97,7 +97,7 @@ class StandIn:
         """Stand in for the class, too."""
         return self
 
-    def _asked(self, name: str, *args: Any, **options: Any) -> None:
+    def _asked(self, name: str, /, *args: Any, **options: Any) -> None:
         options.pop("on_progress", None)
         self.calls.append((name, args, options))
         if self.error is not None:
@@ -123,6 +123,11 @@ class StandIn:
         """Say what was seen."""
         self._asked("stop", *args, **options)
         return StopResults(self.stops, [])
+
+    def adopt(self, *args: Any, **options: Any) -> StartResult:
+        """Say that it is tracked."""
+        self._asked("adopt", *args, **options)
+        return StartResult(self.server, reused=False, waited_ms=5, notes=["it has no guard"])
 
     def list(self, **options: Any) -> ServerList:
         """Show the servers."""
@@ -182,6 +187,8 @@ stop --owner ci
 stop --owner=ci --everywhere
 stop web --take-over
 restart web --take-over
+adopt 4711
+adopt :3000 --name api --owner ci
 -C /tmp --json start web
 --json list
 -v -C /tmp list

@@ -100,6 +100,7 @@ def test_every_command_has_a_schema() -> None:
         ("unmanaged", Unmanaged),
         ("start", StartResult),
         ("restart", StartResult),
+        ("adopt", StartResult),
         ("wait", StartResult),
         ("list", ServerList),
         ("status", StatusResult),

@@ -18,6 +18,7 @@ __all__ = ["EFFECTS", "commands", "schema"]
 #: What a call may do at most. ``read`` changes nothing that another caller could miss; ``write`` starts or
 #: records something; ``destructive`` may end processes.
 EFFECTS = {
+    "adopt": "write",
     "agent-guide": "read",
     "list": "read",
     "logs": "read",

@@ -30,6 +30,27 @@ GLOBALS: dict[str, Any] = {
 
 #: Per verb: options, arguments (name, required, many), what takes the rest after `--`, defaults.
 VERBS: dict[str, Any] = {
+    "adopt": (
+        {
+            "--name": ("name", "text", True),
+            "--owner": ("owner", "text", True),
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (("target", True, False),),
+        None,
+        {
+            "target": None,
+            "name": None,
+            "owner": None,
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
     "start": (
         {
             "--port": ("port", "text", True),

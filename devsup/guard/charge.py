@@ -78,7 +78,12 @@ class Charge:
     def tree(self) -> Tree:
         """Return the server's tree as this guard knows it."""
         parent = None if self.adopt else self.me.pid
-        return Tree(self.job.id, self.leader, parent, self.watch.helpers)
+        listener = None
+        if self.adopt and self.listener is not None:
+            # Once its leader has ended nothing else may tell of it: it has no marker where devsup did not
+            # start it.
+            listener = (self.listener.pid, self.listener.listener.inode)
+        return Tree(self.job.id, self.leader, parent, self.watch.helpers, listener)
 
     def members(self) -> list[ProcessInfo]:
         """Return the living processes of its own, without those that it only shares."""

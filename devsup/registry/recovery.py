@@ -16,7 +16,7 @@ import os
 from devsup import identity, readiness, system, tree
 from devsup.clock import now_ms
 from devsup.filenames import native_all
-from devsup.models import SESSION_PREFIX, Identity, Row, State
+from devsup.models import NO_GUARD, SESSION_PREFIX, Identity, Row, State
 from devsup.registry import building
 
 TYPE_CHECKING = False
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from devsup.tree import Marker
 
 __all__ = ["building", "living"]
-
-#: The guard of a server whose guard is dead: no kernel gives out this pid, so it is gone by every test. A row
-#: with a leader and no guard at all would be one that no start ever writes.
-_NO_GUARD = Identity(2**31 - 1, 0, "", 0)
 
 
 def living(home: Home) -> list[Row]:
@@ -106,7 +102,7 @@ def _row(home: Home, job: dict[str, Any], members: list[tuple[ProcessInfo, Marke
         folder=_text(job.get("folder")),
         asked_port=asked,
         state=_state(asked, listener, leader),
-        guard=guarded_by or _NO_GUARD,
+        guard=guarded_by or NO_GUARD,
         leader=led_by,
         port=listener.port if listener else None,
         # Whether it was https died with the registry; a guard writes it at the next change.

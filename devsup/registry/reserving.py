@@ -150,6 +150,10 @@ def _refuse(db: Database, row: Row, limit: int) -> None:
     session = rows(db, ours + "project = ? AND session = ?", (row.scope, text(row.project), row.session))
     if session:
         raise SessionBusy(session[0])
+    if row.leader is not None:  # it runs already: it cannot be two servers
+        leader = rows(db, ours + "leader = ?", (row.scope, identity_text(row.leader)))
+        if leader:
+            raise SessionBusy(leader[0])
     if row.folder is not None:
         folder = rows(db, ours + "folder = ?", (row.scope, text(row.folder)))
         if folder:

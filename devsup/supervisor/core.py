@@ -12,12 +12,10 @@ import os
 import time
 
 from devsup import identity, system
-from devsup.apps import owner as owners
 from devsup.errors import Interrupted, NotFound, NotReady, UsageError
 from devsup.models import (
     LogPage,
     Row,
-    Server,
     ServerList,
     StartResult,
     State,
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from devsup.supervisor.operations import InFlight
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
+    from devsup.system import Listener
 
 __all__ = ["Supervisor"]
 
@@ -140,6 +139,8 @@ class Supervisor:
                 )
                 plan = plan.replace(policy=policy.merged(plan.policy, asked))
             if owner is not None:
+                from devsup.apps import owner as owners
+
                 plan = plan.replace(owner=owners.clean(owner))
             ensure_home(self.home)
         except KeyboardInterrupt:
@@ -197,7 +198,7 @@ class Supervisor:
             return commands.plan(
                 self.project,
                 running.cwd,
-                app=app,
+                app=running.app,
                 command=running.command,
                 port=port,
                 env=env,
@@ -209,7 +210,14 @@ class Supervisor:
         """Return the server that was started under ``name`` with a command of its own."""
         rows = Registry(self.home).rows(scope=identity.here().key, project=self.project)
         return next(
-            (row for row in rows if row.app == name and life(row) not in (Life.DEAD, Life.ENDED)), None
+            (
+                row
+                for row in rows
+                if name is not None
+                and name in (row.app, row.session)
+                and life(row) not in (Life.DEAD, Life.ENDED)
+            ),
+            None,
         )
 
     def restart(
@@ -230,6 +238,7 @@ class Supervisor:
 
     def _refuse_others(self, verb: str) -> Callable[[Row], DevsupError | None]:
         """Return what says why the caller may not end a server: it is somebody else's."""
+        from devsup.apps import owner as owners
 
         def refuse(row: Row) -> DevsupError | None:
             error = owners.anothers(row, os.environ)
@@ -240,6 +249,24 @@ class Supervisor:
             return error
 
         return refuse
+
+    def adopt(self, target: str, *, name: str | None = None, owner: str | None = None) -> StartResult:
+        """
+        Bring a server that devsup did not start under the registry: ``target`` is its pid or its `:port`.
+
+        It is the app of its folder where there is one of its kind, else it gets ``name`` or a session of its
+        own. It has no guard until `start` gives it one. One of ours is ``reused``.
+
+        :raises NotFound: nobody is there
+        :raises NotOurs: another user's, of another project, or where this call comes from
+        :raises NameTaken, PortTaken, LimitReached, LockTimeout: see each
+        """
+        from devsup.apps import owner as owners
+        from devsup.supervisor.adopt import adopt
+
+        whose = owners.clean(owner) if owner is not None else owners.detect(os.environ)
+        result = adopt(self, target, owner=whose, name=name)
+        return result.replace(notes=[*self.notes, *result.notes])
 
     # -- stop ----------------------------------------------------------------------------------------
 
@@ -262,6 +289,7 @@ class Supervisor:
         ``grace`` is in seconds from SIGTERM to SIGKILL; ``sweep`` also ends what the servers have started and
         shared with others.
         """
+        from devsup.apps import owner as owners
         from devsup.supervisor.stop import stop_all_of
 
         whose = owners.clean(owner) if owner is not None else None
@@ -314,7 +342,8 @@ class Supervisor:
         if elsewhere and not everywhere:
             what = "server runs" if elsewhere == 1 else "servers run"
             notes.append(f"{elsewhere} {what} in other projects: devsup list --everywhere")
-        return ServerList(servers, self._unmanaged(servers), [*registry.warnings, *notes])
+        unmanaged = self._unmanaged(registry, [row for row, _ in rows], sockets)
+        return ServerList(servers, unmanaged, [*registry.warnings, *notes])
 
     def _snapshot(
         self, registry: Registry, project: str | None, *, ended: bool
@@ -340,11 +369,27 @@ class Supervisor:
         now = registry.row(row.id)
         return now is not None and now.generation == row.generation and now.state is row.state
 
-    def _unmanaged(self, servers: Sequence[Server]) -> List[Unmanaged]:
+    def _unmanaged(self, registry: Registry, rows: List[Row], sockets: Sockets) -> List[Unmanaged]:
         from devsup.apps.unmanaged import find_unmanaged
 
+        def is_ours(pid: int, listener: Listener) -> bool:
+            # Rare, so it may cost something: another project's, or one without a session of its own.
+            from devsup import tree
+            from devsup.ports import server_of as whose
+
+            marker = tree.marker_of(pid)
+            every = registry.rows(scope=identity.here().key)
+            if marker is not None:
+                return marker.home != self.home.root or any(row.id == marker.id for row in every)
+            return whose(pid, listener, every) is not None
+
         found = find_unmanaged(
-            self.project, self.cwd, known={server.cwd for server in servers if server.exit_code is None}
+            self.project,
+            self.cwd,
+            known={row.cwd for row in rows if row.exit_code is None},
+            sockets={inode: sockets.listeners[inode] for inode in sockets.unclaimed},
+            sessions={row.leader.pid for row in rows if row.leader is not None},
+            is_ours=is_ours,
         )
         return [one for one in found if self._may_see(one.cwd)]
 

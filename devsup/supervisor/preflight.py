@@ -97,7 +97,9 @@ def refuse_doubles(home: Home, plan: Plan) -> None:
         raise UnmanagedRunning(
             f"a Next.js server that devsup did not start runs in `{plan.cwd}`: "
             f"pid {running['pid'] or 'unknown'}, {running['url'] or 'address unknown'}",
-            hint="use that one, or stop it where it was started; then call this again",
+            hint=f"devsup adopt {running['pid']}"
+            if running["pid"]
+            else "use that one, or stop it where it was started; then call this again",
             details={"holder": {**running, "cwd": plan.cwd, "ours": False}},
         )
 

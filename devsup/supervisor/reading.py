@@ -6,7 +6,8 @@ import os
 import time
 
 from devsup import logs
-from devsup.models import LogPage, Row
+from devsup.errors import NotFound
+from devsup.models import ADOPTED, LogPage, Row
 from devsup.registry import Registry
 from devsup.supervisor.view import Life, life
 from devsup.supervisor.waiting import Changes
@@ -43,6 +44,11 @@ def read_page(
         return path if os.path.isfile(path) else None
 
     project, session = row.project, row.session
+    if row.reason == ADOPTED and not os.path.isfile(row.log):
+        raise NotFound(
+            f"no log of `{row.session}` is known: what it prints goes where it was started",
+            hint=f"devsup restart {row.app or row.session}",
+        )
     while True:
         page = logs.page(
             row.log,

@@ -19,6 +19,7 @@ from devsup.supervisor.view import Life, brief, life
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.registry import Registry
+    from devsup.system import ProcessInfo
 
 __all__ = ["Target", "find"]
 
@@ -175,10 +176,24 @@ def _member_of(rows: list[Row], pid: int) -> Row | None:
         return None
     if info is None:
         return None
+    above = {info.sid, info.pgid, *_ancestors(info)}
     for row in rows:
-        if row.leader is not None and row.leader.pid in (info.sid, info.pgid) and _is_own(row, pid):
+        if row.leader is not None and row.leader.pid in above and _is_own(row, pid):
             return row
     return None
+
+
+def _ancestors(info: ProcessInfo) -> set[int]:
+    """Return who is above a process: one that we did not start leads neither session nor group."""
+    found: set[int] = set()
+    parent: ProcessInfo | None = info
+    while parent is not None and parent.ppid > 1 and parent.ppid not in found:
+        found.add(parent.ppid)
+        try:
+            parent = system.process(parent.ppid)
+        except OSError:
+            break
+    return found
 
 
 def _is_own(row: Row, pid: int) -> bool:

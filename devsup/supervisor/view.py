@@ -87,7 +87,7 @@ class Sockets:
 
     def __init__(self, rows: list[Row]) -> None:
         mine = os.getuid()
-        self.listeners = {one.inode: one for one in system.listeners()} if rows else {}
+        self.listeners = {one.inode: one for one in system.listeners()}
         known = {row.listener_inode for row in rows}
         #: The sockets of this user that none of the rows has recorded.
         self.unclaimed = {
