@@ -87,6 +87,10 @@ class Home(Record):
         """Return the log of one generation of a session."""
         return f"{self._log_folder(project)}/{session}.{generation}.log"
 
+    def owns(self, log: str) -> bool:
+        """Tell whether a log is devsup's: that of an adopted server may be another program's own."""
+        return log.startswith(f"{self.root}/logs/")
+
     def guard_log(self, project: str, session: str) -> str:
         """Return the log of the guards of a session."""
         return f"{self._log_folder(project)}/{session}.guard.log"

@@ -30,11 +30,15 @@ _CLOSEST = 0.02
 
 
 class Bounding:
-    """Keeps one log within the limit that the guard's environment names; ``due`` is when it looks next."""
+    """
+    Keeps one log within the limit that the guard's environment names; ``due`` is when it looks next.
 
-    def __init__(self, path: str, environ: Mapping[str, str] = os.environ) -> None:
+    One that is not ``ours`` (Next.js keeps its own, and an adopted server may have no other) is left alone.
+    """
+
+    def __init__(self, path: str, environ: Mapping[str, str] = os.environ, *, ours: bool = True) -> None:
         self.path = path
-        self.limit = _limit(environ)
+        self.limit = _limit(environ) if ours else None
         self.due: float | None = None if self.limit is None else time.monotonic() + _FIRST
         self._growth = Growth() if self.limit is not None else None
         self._pause = _FIRST

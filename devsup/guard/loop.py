@@ -63,7 +63,7 @@ class Guard:
         self.book = Book(self.charge)
         self.signals = Signals()
         self.caller = Caller()
-        self.bounding = Bounding(job.log)
+        self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log))
 
     def run(self) -> int:
         """Guard from the claim to the end of the server."""
@@ -285,7 +285,7 @@ class Guard:
             return
         charge.begin_again(job)
         self.bounding.finish()
-        self.bounding = Bounding(job.log)
+        self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log))
         self.book.forget()
         charge.enter(Happening.LAUNCHED)
         self.book.write_job()
