@@ -3,7 +3,7 @@ Starts, tracks and stops development servers.
 
 The layers, drawn once. An arrow means "may import"; nothing imports upwards, and a test checks it::
 
-    demo -> __main__ -> cli -> supervisor -> apps -> config -> logs -> guard -> registry -> readiness
+    demo -> __main__ -> cli -> aio -> supervisor -> apps -> config -> logs -> guard -> registry -> readiness
         -> shutdown -> tree -> ports -> locks -> identity -> bounds -> system -> paths -> masking
         -> trace -> durations -> clock -> models -> errors -> smallfile -> filenames -> compactjson
         -> records
@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from devsup import aio
     from devsup.errors import (
         Ambiguous,
         Busy,
@@ -103,6 +104,7 @@ __all__ = [
     "UnsupportedPlatform",
     "UsageError",
     "__version__",
+    "aio",
 ]
 
 
@@ -111,6 +113,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module `devsup` has no `{name}`")
     from importlib import import_module
 
+    if name == "aio":
+        return import_module("devsup.aio")
     for module in ("errors", "models", "supervisor"):
         home = import_module(f"devsup.{module}")
         if name in home.__all__:

@@ -25,6 +25,7 @@ from devsup.models import (
 )
 from devsup.paths import Home, ensure_home, find_home
 from devsup.registry import Registry
+from devsup.supervisor import loops
 from devsup.supervisor.view import Life, Sockets, life, server_of
 
 TYPE_CHECKING = False
@@ -123,6 +124,7 @@ class Supervisor:
         :raises ExitedEarly, StoppedMeanwhile: it is not there any more
         :raises NotReady: the deadline is over; it goes on starting
         """
+        loops.refuse("Supervisor.start", "devsup.aio.Supervisor.start_server(...)")
         began = time.monotonic()
         environ = _inherited() if environ is None else environ
         given = [*command] if command else None
@@ -231,6 +233,7 @@ class Supervisor:
 
         :raises OtherOwner: it is somebody else's, and the caller does not ``take_over``
         """
+        loops.refuse("Supervisor.restart", "devsup.aio.Supervisor.restart_server(...)")
         from devsup.supervisor.restart import restart
 
         refuse = None if take_over else self._refuse_others("restart")
@@ -289,6 +292,7 @@ class Supervisor:
         ``grace`` is in seconds from SIGTERM to SIGKILL; ``sweep`` also ends what the servers have started and
         shared with others.
         """
+        loops.refuse("Supervisor.stop", "devsup.aio.Supervisor.stop_server(...)")
         from devsup.apps import owner as owners
         from devsup.supervisor.stop import stop_all_of
 
@@ -332,6 +336,7 @@ class Supervisor:
 
     def list(self, *, everywhere: bool = False, ended: bool = False) -> ServerList:
         """Return the servers of this project (or ``everywhere``) as they are at one moment."""
+        loops.refuse("Supervisor.list", "devsup.aio.Supervisor.list_servers(...)")
         registry = Registry(self.home)
         project = None if everywhere else self.project
         notes: list[str] = []
@@ -395,6 +400,7 @@ class Supervisor:
 
     def status(self, target: str) -> StatusResult:
         """Return one server and the processes of its tree; an ended one answers from the history."""
+        loops.refuse("Supervisor.status", "devsup.aio.Supervisor.list_servers(...)")
         from devsup import tree as trees
         from devsup.supervisor.view import tree_of
 
@@ -411,6 +417,7 @@ class Supervisor:
 
         :raises NotReady: it does not listen yet, or any more
         """
+        loops.refuse("Supervisor.url", "devsup.aio.Supervisor.list_servers(...)")
         found, alive = self._find(target)
         server = server_of(found.row, alive)
         name = server.app or server.session
@@ -434,6 +441,7 @@ class Supervisor:
         on_progress: Callable[[Progress], None] | None = None,
     ) -> StartResult:  # fmt: skip
         """Wait until a server is ready, or ``gone``; the errors are those of `start`."""
+        loops.refuse("Supervisor.wait", "devsup.aio.Supervisor.start_server(...)")
         from devsup.supervisor import ready
         from devsup.supervisor.waiting import Ticker
 
@@ -473,6 +481,7 @@ class Supervisor:
 
         :raises NotFound: no such server, or its log is gone
         """
+        loops.refuse("Supervisor.logs", "devsup.aio.Supervisor.get_server_logs(...)")
         from devsup.supervisor.reading import read_page
 
         found, alive = self._find(target)

@@ -19,6 +19,7 @@ from devsup.clock import now_ms
 from devsup.errors import Busy, DevsupError, LockTimeout, NotFound, NotOurs
 from devsup.models import StopClaim
 from devsup.registry import Registry
+from devsup.supervisor import loops
 from devsup.supervisor.view import Life, life, server_of, whose
 
 TYPE_CHECKING = False
@@ -85,6 +86,7 @@ class InFlight:
         self._token: Token[frozenset[int]] | None = None
 
     def __enter__(self) -> Server:
+        loops.refuse("Supervisor.operation", "devsup.aio.Supervisor.operation(...)")
         server = self.begin(time.sleep)
         self.enter()
         return server

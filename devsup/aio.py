@@ -1,0 +1,259 @@
+"""
+The use cases for programs that run an asyncio event loop.
+
+What waits here is a thread, never the loop: each call runs the synchronous `devsup.Supervisor` in a worker
+thread. The workers are shared by the whole process, are made when they are needed, at most `MOST` of them,
+and end after some idle seconds; further calls queue in their order. They are daemons and belong to no loop:
+neither the end of a loop nor that of the interpreter waits for them, and any number of loops, tasks and
+threads may call at once.
+
+Cancelling a call leaves the truth behind. A call that still queues does nothing. A start that is running is
+told, and ends as by Ctrl-C: before its guard has claimed the server nothing is started, after that the server
+runs and is tracked. A stop that has begun goes on, as it does when the command that began it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future
+from contextvars import copy_context
+
+from devsup.errors import Interrupted
+from devsup.supervisor import Supervisor as Blocking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    from devsup.models import LogPage, Server, ServerList, StartResult, StopResult, StopResults
+    from devsup.supervisor.operations import InFlight
+
+    T = TypeVar("T")
+
+__all__ = ["Operation", "Supervisor"]
+
+#: Threads at most. Most of them only wait for a server; one costs some 50 kB.
+MOST = 64
+#: Seconds after which a worker without work ends.
+_IDLE = 5.0
+
+
+class _Workers:
+    """
+    Daemon threads that run calls in their order.
+
+    Invariant, kept by `submit` and `_work` under one lock: while calls queue, either all threads allowed are
+    at work or one is on its way to the queue.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._idle = 0
+        self._count = 0
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self._changed:
+            self._calls.append((future, call))
+            if self._idle >= len(self._calls):
+                self._changed.notify()
+            elif self._count < MOST:
+                try:
+                    threading.Thread(target=self._work, name="devsup", daemon=True).start()
+                except RuntimeError:  # the system gives no more threads
+                    if not self._count:
+                        self._calls.pop()
+                        raise
+                else:
+                    self._count += 1
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._idle += 1
+                self._changed.wait_for(lambda: bool(self._calls), _IDLE)
+                self._idle -= 1
+                if not self._calls:
+                    self._count -= 1
+                    return
+                future, call = self._calls.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except BaseException as error:  # a Ctrl-C never comes here; what comes is the caller's
+                future.set_exception(error)
+            del future, call  # nothing is kept alive by a thread that waits
+
+
+_workers = _Workers()
+
+
+def _begin_anew() -> None:
+    global _workers
+    _workers = _Workers()  # the parent's threads are not in a child that was forked
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+
+
+class _Cancelled:
+    """Tells a call in its thread that nobody waits for it any more."""
+
+    def __init__(self) -> None:
+        self._said = threading.Event()
+
+    def say(self) -> None:
+        self._said.set()
+
+    def check(self, *_: object) -> None:
+        """Raise where it was said; what a start calls while it waits."""
+        if self._said.is_set():
+            raise Interrupted("cancelled")
+
+    def rest(self, seconds: float) -> None:
+        """Wait so long, but not when it was said."""
+        if self._said.wait(seconds):
+            raise Interrupted("cancelled")
+
+
+async def _run(call: Callable[[_Cancelled], T], *, undo: Callable[[T], object] | None = None) -> T:
+    """Return what ``call`` returns in a worker; where this is cancelled too late for it, ``undo`` that."""
+    cancelled = _Cancelled()
+    context = copy_context()  # in which operations the task is
+    future: Future[T] = _workers.submit(lambda: context.run(call, cancelled))
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        cancelled.say()
+        future.cancel()  # what still queues never runs
+        if undo is not None:
+            future.add_done_callback(lambda done: _undo(done, undo))
+        raise
+
+
+def _undo(done: Future[T], undo: Callable[[T], object]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        result = done.result()
+        _workers.submit(lambda: undo(result))  # this may run in the loop
+
+
+class Supervisor:
+    """
+    Starts, finds, lists and stops the development servers of a project, all of it by ``await``.
+
+    Takes what `devsup.Supervisor` takes, and its methods return and raise the same.
+    """
+
+    def __init__(
+        self, project: str | None = None, home: str | None = None, *, within: Sequence[str] | None = None
+    ) -> None:
+        there = Blocking(project, home, within=within)
+        self.project = there.project
+        self._place = (there.cwd, there.home.root, there.within)
+
+    def _blocking(self) -> Blocking:
+        """Return one for a single call, which keeps that call's notes."""
+        cwd, home, within = self._place
+        return Blocking(cwd, home, within=within)
+
+    async def start_server(
+        self,
+        app: str | None = None,
+        *,
+        command: Sequence[str] | None = None,
+        port: int | str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - one deadline over all of it, as everywhere here
+        env: Mapping[str, str] | None = None,
+        owner: str | None = None,
+    ) -> StartResult:
+        """Return the app's server, started or found, when it is ready; see `devsup.Supervisor.start`."""
+        return await _run(
+            lambda cancelled: self._blocking().start(
+                app, command=command, port=port, timeout=timeout, env=env, owner=owner,
+                on_progress=cancelled.check,
+            )
+        )  # fmt: skip
+
+    async def stop_server(self, target: str, *, grace: float = 5.0, take_over: bool = False) -> StopResult:
+        """Stop one server; see `devsup.Supervisor.stop`."""
+        return await _run(lambda _: self._blocking().stop_server(target, grace=grace, take_over=take_over))
+
+    async def restart_server(
+        self,
+        target: str,
+        *,
+        timeout: float = 45.0,  # noqa: ASYNC109 - as above
+        grace: float = 5.0,
+        take_over: bool = False,
+    ) -> StartResult:
+        """Run a server again and return it when it is ready; see `devsup.Supervisor.restart`."""
+        return await _run(
+            lambda cancelled: self._blocking().restart(
+                target, timeout=timeout, grace=grace, take_over=take_over, on_progress=cancelled.check
+            )
+        )
+
+    async def list_servers(self, *, everywhere: bool = False) -> ServerList:
+        """Return what runs; see `devsup.Supervisor.list`."""
+        return await _run(lambda _: self._blocking().list_servers(everywhere=everywhere))
+
+    async def get_server_logs(
+        self,
+        target: str,
+        *,
+        after: str | None = None,
+        lines: int | None = None,
+        max_bytes: int | None = None,
+        wait: float = 0.0,
+    ) -> LogPage:
+        """Return a page of a log; with ``wait`` when there is something new, or after so many seconds."""
+        return await _run(
+            lambda cancelled: self._blocking().logs(
+                target, after=after, lines=lines, max_bytes=max_bytes, wait=wait, rest=cancelled.rest
+            )
+        )
+
+    async def cleanup(self, *, grace: float = 5.0, take_over: bool = False) -> StopResults:
+        """Stop all servers of this project; see `devsup.Supervisor.stop`."""
+        return await _run(lambda _: self._blocking().cleanup(grace=grace, take_over=take_over))
+
+    def operation(
+        self, target: str, *, purpose: str = "operation", exclusive: bool = False, timeout: float = 10.0
+    ) -> Operation:
+        """Return a context manager for ``async with``; see `devsup.Supervisor.operation`."""
+        return Operation(
+            lambda: self._blocking().operation(target, purpose=purpose, exclusive=exclusive, timeout=timeout)
+        )
+
+
+class Operation:
+    """One operation of a task; see `devsup.Supervisor.operation`. It is over when the task leaves it."""
+
+    def __init__(self, make: Callable[[], InFlight]) -> None:
+        self._make = make
+        self._in_flight: InFlight | None = None
+
+    async def __aenter__(self) -> Server:
+        def begin(cancelled: _Cancelled) -> tuple[InFlight, Server]:
+            one = self._make()
+            return one, one.begin(cancelled.rest)
+
+        in_flight, server = await _run(begin, undo=lambda begun: begun[0].end())
+        # No await from here on: whoever is cancelled now is inside, and leaves as usual.
+        in_flight.enter()
+        self._in_flight = in_flight
+        return server
+
+    async def __aexit__(self, *_: object) -> None:
+        in_flight = self._in_flight
+        assert in_flight is not None
+        in_flight.leave()
+        # Taken back also where the task is cancelled right now: the worker does not hear of that.
+        await asyncio.shield(asyncio.wrap_future(_workers.submit(in_flight.end)))
