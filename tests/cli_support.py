@@ -228,6 +228,9 @@ restart web
 restart web --timeout 10 --grace 1
 schema
 schema stop
+agent-guide
+top
+top --everywhere --interval 0.5
 mcp
 mcp -C /tmp
 schema --json list

@@ -28,6 +28,7 @@ EFFECTS = {
     "start": "write",
     "status": "read",
     "stop": "destructive",
+    "top": "destructive",
     "url": "read",
     "version": "read",
     "wait": "read",

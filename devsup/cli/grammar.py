@@ -310,4 +310,24 @@ VERBS: dict[str, Any] = {
             "verbose": False,
         },
     ),
+    "top": (
+        {
+            "--everywhere": ("everywhere", "flag", True),
+            "--interval": ("interval", "float", True),
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (),
+        None,
+        {
+            "everywhere": False,
+            "interval": 2.0,
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
 }

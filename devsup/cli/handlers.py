@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Options = dict[str, Any]
     Listener = Callable[[Any], None] | None
 
-__all__ = ["exit_order", "follows", "pages", "run", "terminate", "waiting_for"]
+__all__ = ["exit_order", "follows", "pages", "run", "terminate", "waiting_for", "was_terminated"]
 
 #: Seconds that a follower waits for something new before it asks again.
 FOLLOW_WAIT = 30.0
@@ -54,6 +54,11 @@ def terminate(_number: int, _frame: object) -> None:
     global _terminated
     _terminated = True
     raise KeyboardInterrupt
+
+
+def was_terminated() -> bool:
+    """Tell whether SIGTERM is what interrupted."""
+    return _terminated
 
 
 def run(call: Call, progress: Listener = None, make: Callable[[], Supervisor] | None = None) -> Answer:

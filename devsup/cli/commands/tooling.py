@@ -52,8 +52,28 @@ def mcp(*, json: Json = False, directory: Directory = None, verbose: Verbose = F
     "agent-guide",
     epilog="""\b
 Examples:
-  devsup agent-guide >> AGENTS.md""",
+  devsup agent-guide                for AGENTS.md, CLAUDE.md or a skill""",
 )
 def agent_guide(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
     """Print what an agent must know of devsup, as Markdown for its prompt."""
     return call("agent-guide", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup top
+  devsup top --everywhere           every project
+
+Keys: arrows or j and k select, s stops, r restarts, l shows the log, q leaves."""
+)
+def top(
+    *,
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="Every project.")] = False,
+    interval: Annotated[float, typer.Option("--interval", metavar="S", help="Seconds between looks.")] = 2.0,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Watch the servers live, with the CPU and memory of each whole tree."""
+    return call("top", locals())
