@@ -44,7 +44,7 @@ Examples:
 Ends with its client; the servers go on. Needs `pip install 'devsup[mcp]'`."""
 )
 def mcp(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
-    """Serve a client of the Model Context Protocol on stdin and stdout."""
+    """Serve an MCP client on stdin and stdout."""
     return call("mcp", locals())
 
 
@@ -55,7 +55,7 @@ Examples:
   devsup agent-guide                for AGENTS.md, CLAUDE.md or a skill""",
 )
 def agent_guide(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
-    """Print what an agent must know of devsup, as Markdown for its prompt."""
+    """Print what an agent must know, as Markdown."""
     return call("agent-guide", locals())
 
 
@@ -75,5 +75,5 @@ def top(
     directory: Directory = None,
     verbose: Verbose = False,
 ) -> Call:
-    """Watch the servers live, with the CPU and memory of each whole tree."""
+    """Watch the servers live, with CPU and memory."""
     return call("top", locals())
