@@ -329,6 +329,16 @@ RUNS: dict[str, tuple[Tree, object, str]] = {
         f"{BIN}/remix vite:dev --port 5173 --strictPort",
     ),
     "astro": ({"package.json": package("astro", dev="astro dev")}, None, f"{BIN}/astro dev --port 4321"),
+    "astro, behind a variable": (
+        {"package.json": package("astro", dev="A=1 astro dev")},
+        None,
+        "npm run dev -- --port 4321",
+    ),
+    "astro, behind a variable with its own port": (
+        {"package.json": package("astro", dev="A=1 astro dev --port 3000")},
+        None,
+        "npm run dev",
+    ),
     "nuxt": ({"package.json": package("nuxt", dev="nuxt dev")}, None, f"{BIN}/nuxt dev --port 3000"),
     "angular": ({"package.json": package("x", start="ng serve")}, None, f"{BIN}/ng serve --port 4200"),
     "webpack": (

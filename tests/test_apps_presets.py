@@ -15,6 +15,7 @@ from devsup.apps.presets import KINDS, SERVERS, Kind
 from tests.support import ROOT
 
 BUSY = "the port is already in use"
+MISSING = "a module cannot be found: a package is not installed, or a path is wrong"
 NOT_THERE = "a program that the command needs is not installed"
 RESERVED = ROOT / "examples/web/node_modules/next/dist/lib/helpers/get-reserved-port.js"
 
@@ -120,6 +121,113 @@ FAILURES: list[tuple[str, str, str]] = [
     ("next", "error: unknown option '--nope'", "the command has an option that its program does not know"),
 ]
 
+FAILURES += [
+    ("vite", "error when starting dev server:\nError: Port 5173 is already in use\n    at x", BUSY),
+    (
+        "vite",
+        "failed to load config from /x/vite.config.js\nerror when starting",
+        "vite.config fails to load",
+    ),
+    (
+        "sveltekit",
+        "Error: boom\n    at file:///x/svelte.config.js?ts=1795982294242:1:7",
+        "svelte.config.js fails to load",
+    ),
+    (
+        "react-router",
+        'Error: Could not find a root route module in the app directory as "app/root.tsx"',
+        "there is no `app/root` module",
+    ),
+    ("react-router", 'Error: Missing "root" route file in /x/app', "there is no `app/root` module"),
+    ("astro", "[config] Astro found issue(s) with your configuration:", "astro.config cannot be used"),
+    ("astro", "boom\n  Stack trace:\n    at /x/astro.config.mjs:1:18", "astro.config fails to load"),
+    ("nuxt", " ERROR  ParseError: Unexpected token\n /x/nuxt.config.ts:1:16", "nuxt.config fails to load"),
+    ("angular", "Port 4200 is already in use. Use '--port' to specify a different port.", BUSY),
+    (
+        "angular",
+        "Workspace config file cannot be loaded: /x/angular.json\nUnknown format",
+        "angular.json cannot be used",
+    ),
+    (
+        "angular",
+        "Error: This command is not available when running the Angular CLI outside a workspace.",
+        "there is no angular.json",
+    ),
+    (
+        "angular",
+        "Application bundle generation failed. [5.504 seconds] - 2026-11-29T19:59:08.488Z",
+        "the app cannot be built: its port opens when that is corrected",
+    ),
+    ("webpack", "[webpack-cli] Failed to load '/x/webpack.config.js' config", "webpack.config fails to load"),
+    (
+        "webpack",
+        "[webpack-cli] Invalid configuration object. Webpack has been initialized",
+        "webpack.config has an option that is not known",
+    ),
+    ("webpack", "    at Server.start {\n  code: 'EADDRINUSE',\n  errno: -98", BUSY),
+    ("storybook", "■  Port 6006 is not available. Exiting because --exact-port was\n│  provided.", BUSY),
+    (
+        "storybook",
+        "■  SB_CORE-SERVER_0006 (MainFileMissingError): No configuration files\n│  have been found",
+        "there is no `.storybook/main`",
+    ),
+    (
+        "storybook",
+        "■  SB_CORE-SERVER_0007 (MainFileEvaluationError): Storybook couldn't",
+        ".storybook/main fails to load",
+    ),
+    ("django", "System check identified no issues (0 silenced).\nError: That port is already in use.", BUSY),
+    (
+        "django",
+        "CommandError: You must set settings.ALLOWED_HOSTS if DEBUG is False.",
+        "ALLOWED_HOSTS is empty while DEBUG is off",
+    ),
+    (
+        "django",
+        "django.core.exceptions.ImproperlyConfigured: The SECRET_KEY setting must not be empty.",
+        "the settings of Django cannot be used",
+    ),
+    (
+        "django",
+        "Traceback (most recent call last):\nSyntaxError: '(' was never closed",
+        "a file is not valid Python",
+    ),
+    ("django", "/usr/bin/python3: No module named django", MISSING),
+    ("flask", "Address already in use\nPort 5000 is in use by another program. Either identify", BUSY),
+    (
+        "flask",
+        "Error: Could not locate a Flask application. Use the 'flask --app' option",
+        "no Flask app is where it is looked for (`--app`, FLASK_APP)",
+    ),
+    (
+        "flask",
+        "Error: While importing 'app', an ImportError was raised:\n\nModuleNotFoundError: No x",
+        MISSING,
+    ),
+    (
+        "fastapi",
+        "    Could not find a default file to run, please provide an explicit path",
+        "no FastAPI app is where it is looked for",
+    ),
+    ("fastapi", "│ ❱ 1 import gone │\nModuleNotFoundError: No module named 'gone'", MISSING),
+    ("uvicorn", "ERROR:    [Errno 98] Address already in use", BUSY),
+    (
+        "uvicorn",
+        'ERROR:    Error loading ASGI app. Could not import module "main".',
+        "the app cannot be loaded from where the command says",
+    ),
+    (
+        "uvicorn",
+        "ERROR:    Traceback (most recent call last):\nboom\n\nERROR:    Application startup failed.",
+        "the app failed in its own start-up",
+    ),
+    (
+        "uvicorn",
+        "    raise ValueError\nValueError: boom",
+        "a Python exception ended it: the end of the log has it",
+    ),
+]
+
 #: What servers print when all is well, or when only the page is broken.
 HEALTHY: list[tuple[str, str]] = [
     (
@@ -141,6 +249,15 @@ HEALTHY: list[tuple[str, str]] = [
     ("expo", 'iOS Bundling failed 479ms index.js (1 module)\nUnable to resolve "x" from "App.js"'),
     ("metro", "Welcome to Metro v0.83\nmetro.config.js was read"),
     ("command", "INFO:     Uvicorn running on http://127.0.0.1:8000"),
+    ("uvicorn", "INFO:     Uvicorn running on http://127.0.0.1:8000 (Press CTRL+C to quit)"),
+    ("vite", "  VITE v8.4.0  ready in 1103 ms\n\n  ➜  Local:   http://localhost:5173/"),
+    (
+        "angular",
+        "Application bundle generation complete. [6.818 seconds]\n  ➜  Local:   http://localhost:4200/",
+    ),
+    ("nuxt", "●  Nuxt 4.4.2 (with Nitro 2.13.6, Vite 7.3.8)\n  ➜ Local:    http://localhost:3000/"),
+    ("django", "System check identified no issues (0 silenced).\nNot Found: /favicon.ico"),
+    ("flask", " * Debugger is active!\n * Running on http://127.0.0.1:5000"),
     ("command", "GET /missing 404\n/favicon.ico: not found in 3ms"),
 ]
 

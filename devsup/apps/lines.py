@@ -243,7 +243,7 @@ def recipe_of(line: Line) -> tuple[Recipe, int | None]:
     if line.wrapper is None:
         return Recipe(argv=argv, variable=kind.port_env), None
     call, own = scripts.call_in(line.text), scripts.port_in(line.text, kind)
-    repeatable = own is None or not kind.port_is_argument
+    repeatable = own is None or not kind.port_once
     if call is not None and call.last and repeatable and (by_flag or own is not None):
         dashes = line.wrapper == "npm"
         strict = tuple(word for word in kind.strict if word not in call.arguments.split())

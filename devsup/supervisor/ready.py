@@ -248,9 +248,13 @@ def _not_ready(registry: Registry, row: Row) -> NotReady:
     now = registry.row(row.id) or row
     server = server_of(now, life(now))
     name = row.app or row.session
+    text = tail(now.log)
+    # A server that watches its files does not end by an error in one of them: it waits for a better one.
+    cause = _cause(now, text, None)
     return NotReady(
-        f"`{row.session}` is not ready yet; it goes on starting (pid {server.pid})",
+        f"`{row.session}` is not ready yet; it goes on starting (pid {server.pid})"
+        + (f"; its log says: {cause}" if cause else ""),
         hint=f"devsup wait {name}",
-        details={"log_tail": tail(now.log)},
+        details={"log_tail": text, "cause": cause},
         data=StartResult(server, reused=False, waited_ms=0, notes=[]),
     )

@@ -22,12 +22,16 @@ KIND = Kind(
     failures=(
         (r"Port \d+ is already in use", "the port is already in use"),
         (
-            r"must be run inside an Angular workspace|requires to be run in an Angular project",
+            r"is not available when running the Angular CLI outside a workspace",
             "there is no angular.json",
         ),
-        (r"Error: Workspace config file|Invalid format version detected", "angular.json cannot be used"),
+        (r"Workspace config file cannot be loaded", "angular.json cannot be used"),
         (r"Schema validation failed", "angular.json has an option that its builder does not know"),
         (r"Could not find the '[^']+' builder", "a builder that angular.json names is not installed"),
+        (
+            r"Application bundle generation failed",
+            "the app cannot be built: its port opens when that is corrected",
+        ),
         (r"Node\.js version v[\d.]+ detected", "this version of Node.js is too old for this Angular"),
     ),
 )

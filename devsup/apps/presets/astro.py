@@ -17,6 +17,7 @@ KIND = Kind(
     default_port=4321,
     port_flags=("--port",),
     port_by_flag=True,
+    port_once=True,
     host_flags=("--host",),
     http=("/@vite/client",),
     failures=(

@@ -16,6 +16,7 @@ KIND = Kind(
     value_flags=frozenset(("--settings", "--pythonpath", "-v", "--verbosity")),
     default_port=8000,
     port_is_argument=True,
+    port_once=True,
     set_env=PYTHON_ENV,
     http=("/favicon.ico",),
     failures=(

@@ -27,7 +27,7 @@ KIND = Kind(
             r"Could not locate a Flask application|Failed to find Flask application",
             "no Flask app is where it is looked for (`--app`, FLASK_APP)",
         ),
-        (r"Error: While importing '", "the module of the app cannot be imported"),
         *PYTHON_FAILURES,
+        (r"Error: While importing '", "the module of the app cannot be imported"),
     ),
 )

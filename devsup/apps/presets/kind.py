@@ -35,8 +35,7 @@ COMMON_FAILURES: tuple[tuple[str, str], ...] = (
     (r"error: unknown option", "the command has an option that its program does not know"),
 )
 
-#: Log lines of any Python program that could not start, after those of its kind. The last line of a traceback
-#: has the cause, so an error of the reloader's that follows it is no better.
+#: Log lines of any Python program that could not start, after those of its kind: the last of a traceback.
 PYTHON_FAILURES: tuple[tuple[str, str], ...] = (
     (
         r"(?m)^ModuleNotFoundError: ",
@@ -44,7 +43,11 @@ PYTHON_FAILURES: tuple[tuple[str, str], ...] = (
     ),
     (r"(?m)^ImportError: ", "a name cannot be imported"),
     (r"(?m)^(?:SyntaxError|IndentationError|TabError): ", "a file is not valid Python"),
-    (r": No module named \S+$", "a module cannot be found: a package is not installed, or a path is wrong"),
+    (
+        r"(?m): No module named \S+$",
+        "a module cannot be found: a package is not installed, or a path is wrong",
+    ),
+    (r"(?m)^[\w.]*(?:Error|Exception)(?:: |$)", "a Python exception ended it: the end of the log has it"),
 )
 
 #: Else Python keeps what is printed to a file back until there are 8 KiB of it.
@@ -114,6 +117,8 @@ class Kind(Record):
     port_by_flag: bool = False
     #: Whether the port is an argument of its own: `8000`, `0.0.0.0:8000`.
     port_is_argument: bool = False
+    #: Whether a script that says a port cannot be told another one behind it: of two the last does not count.
+    port_once: bool = False
     #: Options behind the port with which it fails where it would move to another one.
     strict: tuple[str, ...] = ()
     #: Options for the address to listen on; without one the variable `HOST` is set.

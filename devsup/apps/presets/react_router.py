@@ -23,8 +23,11 @@ KIND = Kind(
     strict=vite.STRICT,
     http=("/@vite/client",),
     failures=(
-        (r"Could not find a root route module", "there is no `app/root` module"),
-        (r"Route config .* is invalid|Could not find route config", "app/routes cannot be used"),
+        (
+            r"Could not find a root route module|Missing \"root\" route file",
+            "there is no `app/root` module",
+        ),
+        (r"Route config .* is invalid|Route config file not found", "app/routes cannot be used"),
         *vite.FAILURES,
     ),
 )

@@ -27,5 +27,9 @@ KIND = Kind(
             "there is no `.storybook/main`",
         ),
         (r"MainFileEvaluationError|SB_CORE-SERVER_0007", ".storybook/main fails to load"),
+        (
+            r"CriticalPresetLoadError|SB_CORE-SERVER_0002",
+            "an addon or the framework that .storybook/main names cannot be loaded",
+        ),
     ),
 )

@@ -12,8 +12,7 @@ KIND = vite.KIND.replace(
     dependencies=("@sveltejs/kit",),
     marks=("src/routes",),
     failures=(
-        (r"Error loading svelte\.config\.js|svelte\.config\.js:\d", "svelte.config.js fails to load"),
-        (r"src[/\\]app\.html does not exist", "there is no `src/app.html`"),
+        (r"svelte\.config\.js(?:\?ts=\d+)?:\d", "svelte.config.js fails to load"),
         *vite.FAILURES,
     ),
 )

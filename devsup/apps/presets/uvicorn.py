@@ -8,7 +8,7 @@ __all__ = ["FAILURES", "KIND"]
 
 #: What uvicorn says, whoever started it.
 FAILURES: tuple[tuple[str, str], ...] = (
-    (r"\[Errno (?:98|48)\].*address already in use", "the port is already in use"),
+    (r"\[Errno (?:98|48)\] .*[Aa]ddress already in use", "the port is already in use"),
     (r"Error loading ASGI app", "the app cannot be loaded from where the command says"),
     (r"Application startup failed", "the app failed in its own start-up"),
     *PYTHON_FAILURES,
