@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from devsup.models import LogPage, Server, ServerList, StartResult, StopResult, StopResults
+    from devsup.models import EventPage, LogPage, Server, ServerList, StartResult, StopResult, StopResults
     from devsup.supervisor.operations import InFlight
 
     T = TypeVar("T")
@@ -217,6 +217,16 @@ class Supervisor:
         return await _run(
             lambda cancelled: self._blocking().logs(
                 target, after=after, lines=lines, max_bytes=max_bytes, wait=wait, rest=cancelled.rest
+            )
+        )
+
+    async def events(
+        self, *, after: int | None = None, limit: int = 100, everywhere: bool = False, wait: float = 0.0
+    ) -> EventPage:
+        """Return what happened; see `devsup.Supervisor.events`."""
+        return await _run(
+            lambda cancelled: self._blocking().events(
+                after=after, limit=limit, everywhere=everywhere, wait=wait, rest=cancelled.rest
             )
         )
 

@@ -17,6 +17,8 @@ __all__ = [
     "SESSION_PREFIX",
     "Event",
     "EventPage",
+    "Events",
+    "HistoryEntry",
     "Identity",
     "LogPage",
     "Member",
@@ -295,12 +297,39 @@ class Event(Record):
     details: dict[str, Any] | None = None
 
 
-class EventPage(Record):
+class HistoryEntry(Record):
     """
-    Some of the history, oldest first.
+    One event as callers see it: `Event` with its time as a text.
 
-    ``next_after`` is the number to go on after. ``missed`` counts the numbers between the reader's and the
-    oldest one kept: it lagged behind the bound of the history.
+    The type `truncated`, with everything about a server None, stands for events that are no longer kept.
+    """
+
+    seq: int
+    time: str | None
+    type: str
+    session: str | None
+    project: str | None
+    server: str | None
+    generation: int | None
+    pid: int | None
+    by: str | None
+    reason: str | None
+    exit_code: int | None
+    details: dict[str, Any] | None
+
+
+class EventPage(Record):
+    """Some of the history, oldest first; ``next_after`` is the number to go on after."""
+
+    events: list[HistoryEntry]
+    next_after: int
+
+
+class Events(Record):
+    """
+    Some events as they are stored, oldest first.
+
+    ``missed`` counts the numbers between the reader's and the oldest one kept: it lagged behind the bound.
     """
 
     events: list[Event]

@@ -14,6 +14,8 @@ from typing import Any
 from devsup.cli import app as cli
 from devsup.errors import DevsupError
 from devsup.models import (
+    EventPage,
+    HistoryEntry,
     LogPage,
     Member,
     Outcome,
@@ -149,6 +151,15 @@ class StandIn:
         self._asked("logs", *args, **options)
         return self.pages.pop(0) if len(self.pages) > 1 else self.pages[0]
 
+    def events(self, **options: Any) -> EventPage:
+        """Give what happened, once."""
+        self._asked("events", **{name: value for name, value in options.items() if name != "rest"})
+        if "wait" in options:
+            raise BrokenPipeError  # the reader of a follower has gone
+        none: dict[str, Any] = dict.fromkeys(HistoryEntry._fields)
+        told = {"seq": 7, "type": "started", "time": "2026-01-02T03:04:05.678Z", "session": "dev_server_web"}
+        return EventPage([HistoryEntry(**(none | told))], 7)
+
     def fails(self, error: DevsupError | BaseException) -> StandIn:
         """Have every method raise ``error``."""
         self.error = error
@@ -226,6 +237,11 @@ wait web --gone
 wait web --gone --timeout 1
 restart web
 restart web --timeout 10 --grace 1
+events
+events -f
+events --follow --after 3
+events --after=0 --limit 5 --everywhere
+events -n5
 schema
 schema stop
 agent-guide

@@ -27,6 +27,7 @@ from devsup import errors
 from devsup.cli import contract
 from devsup.cli.grammar import VERBS
 from devsup.models import (
+    HistoryEntry,
     LogPage,
     Server,
     ServerList,
@@ -105,6 +106,7 @@ def test_every_command_has_a_schema() -> None:
         ("list", ServerList),
         ("status", StatusResult),
         ("logs", LogPage),
+        ("events", HistoryEntry),
     ],
 )
 def test_a_schema_names_the_fields_of_its_record(schema: str, record: Any) -> None:

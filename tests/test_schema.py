@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from devsup.cli import contract
+from devsup.cli.answer import LINED
 from devsup.cli.grammar import VERBS
 from tests.cli_support import SERVES
 from tests.support import Answer, free_port, server_argv
@@ -51,7 +52,8 @@ def test_a_schema_stands_alone(verb: str, *, prose: bool) -> None:
         node = schema
         for step in one.removeprefix("#/").split("/"):
             node = node[step]
-    assert ("description" in schema["properties"]["notes"]) is prose
+    envelope = schema["$defs"]["failure"] if verb in LINED else schema
+    assert ("description" in envelope["properties"]["notes"]) is prose
     answer: dict[str, Any] = {"schema_version": 1, "ok": True, "data": None, "error": None, "notes": []}
     Draft202012Validator(schema).validate({**answer, "ok": False, "error": an_error()})
     for wrong in ({**answer, "data": 1}, {**answer, "ok": False}, {**answer, "error": an_error()}):
@@ -112,7 +114,7 @@ def test_every_command_says_one_thing_and_says_it_on_stdout(devsup: Devsup, proj
     first = looked_at(devsup("start", "web", "--json", *command), "start")
     sizes["start"] = len(json.dumps(first, separators=(",", ":")))
     seen = [first]
-    for verb in (one for one in VERBS if one not in SERVES | {"start", "stop"}):
+    for verb in (one for one in VERBS if one not in SERVES | LINED | {"start", "stop"}):
         answer = devsup(verb, "--json", *(["web"] if verb in targeted else []))
         seen.append(looked_at(answer, verb))
         sizes[verb] = len(answer.out)

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     from devsup.errors import DevsupError
 
-__all__ = ["SCHEMA_VERSION", "Answer", "document", "show", "write"]
+__all__ = ["LINED", "SCHEMA_VERSION", "Answer", "document", "show", "write"]
 
 SCHEMA_VERSION = 1
+#: What goes well is told without an envelope, one line of JSON for each thing.
+LINED = frozenset({"events"})
 
 
 class Answer(Record):
@@ -43,6 +45,8 @@ class Answer(Record):
 def document(answer: Answer, *, ascii_only: bool = False) -> str:
     """Return the JSON envelope of ``answer`` on one line, secrets masked."""
     error, data = answer.error, answer.data
+    if answer.verb in LINED and error is None:
+        return "\n".join(_line(one.asdict(), ascii_only=ascii_only) for one in data.events)
     notes = list(answer.notes)
     if isinstance(data, Record):
         data = data.asdict()
@@ -65,16 +69,24 @@ def document(answer: Answer, *, ascii_only: bool = False) -> str:
         "notes": notes,
     }
 
+    looked_at = None
+    if answer.verb == "list" and error is None:
+        # Only the commands can hold a secret; the whole of a hundred servers takes 2 ms to look at.
+        looked_at = " ".join(word for server in answer.data.servers for word in server.command)
+    return _line(envelope, ascii_only=ascii_only, looked_at=looked_at)
+
+
+def _line(value: dict[str, Any], *, ascii_only: bool, looked_at: str | None = None) -> str:
+    """Return ``value`` as one line of JSON, secrets masked; ``looked_at`` is where these can be in it."""
+
     def dump(value: Any) -> str:
         # A lone surrogate (a path that is no UTF-8) stays one: `write` escapes it the way JSON does.
         return compactjson.dumps(value, ascii_only=ascii_only, default=_plain)
 
-    text = dump(envelope)
-    looked_at = text
-    if answer.verb == "list" and error is None:
-        # Only the commands can hold a secret; the whole of a hundred servers takes 2 ms to look at.
-        looked_at = " ".join(word for server in answer.data.servers for word in server.command)
-    text = dump(masking.value(envelope)) if masking.suspicious(looked_at) else text
+    text = dump(value)
+    text = (
+        dump(masking.value(value)) if masking.suspicious(text if looked_at is None else looked_at) else text
+    )
     # Programs read the answer as UTF-8, whatever the locale of this process.
     return text if filenames.SAME else dump(filenames.portable_all(compactjson.loads(text)))
 
@@ -91,7 +103,8 @@ def show(answer: Answer, *, as_json: bool) -> int:
     """Write ``answer`` where callers without a terminal look for it and return its exit status."""
     if as_json:
         encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
-        return write(document(answer, ascii_only=encoding != "utf8") + "\n") or answer.exit_code
+        text = document(answer, ascii_only=encoding != "utf8")
+        return write(f"{text}\n" if text else "") or answer.exit_code
     from devsup.cli import plain
 
     failed = write(plain.render(answer))

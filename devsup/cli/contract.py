@@ -10,6 +10,7 @@ import json
 import os
 from typing import Any
 
+from devsup.cli.answer import LINED
 from devsup.cli.grammar import ALIASES, VERBS
 from devsup.errors import UsageError
 
@@ -20,6 +21,7 @@ __all__ = ["EFFECTS", "commands", "schema"]
 EFFECTS = {
     "adopt": "write",
     "agent-guide": "read",
+    "events": "read",
     "list": "read",
     "logs": "read",
     "mcp": "destructive",
@@ -57,11 +59,29 @@ def schema(command: str, *, prose: bool = True) -> dict[str, Any]:
     whole = _load("envelope")
     definitions: dict[str, Any] = whole["$defs"]
     _embed(verb, definitions)
+    if verb in LINED:
+        return _lined(verb, whole, prose=prose)
     whole["title"] = f"The whole answer of `devsup {verb} --json`"
     whole["$id"] = f"{_URN}{verb}:answer"
     data = {"$ref": f"#/$defs/{verb}"}
     whole["properties"]["data"] = {"anyOf": [data, {"type": "null"}]}
     whole["then"]["properties"]["data"] = data
+    return whole if prose else _bare(whole)
+
+
+def _lined(verb: str, envelope: dict[str, Any], *, prose: bool) -> dict[str, Any]:
+    """Return the schema of each line of an answer that comes without an envelope unless it has failed."""
+    definitions = envelope.pop("$defs")
+    head = {name: envelope.pop(name) for name in ("$schema", "$id", "title")}
+    envelope["properties"]["ok"] = {"const": False}
+    definitions["failure"] = envelope
+    whole = {
+        **head,
+        "title": f"A line of `devsup {verb} --json`",
+        "$id": f"{_URN}{verb}:answer",
+        "anyOf": [{"$ref": f"#/$defs/{verb}"}, {"$ref": "#/$defs/failure"}],
+        "$defs": definitions,
+    }
     return whole if prose else _bare(whole)
 
 

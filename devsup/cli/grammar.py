@@ -30,6 +30,32 @@ GLOBALS: dict[str, Any] = {
 
 #: Per verb: options, arguments (name, required, many), what takes the rest after `--`, defaults.
 VERBS: dict[str, Any] = {
+    "events": (
+        {
+            "--after": ("after", "int", True),
+            "-n": ("limit", "int", True),
+            "--limit": ("limit", "int", True),
+            "-f": ("follow", "flag", True),
+            "--follow": ("follow", "flag", True),
+            "--everywhere": ("everywhere", "flag", True),
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (),
+        None,
+        {
+            "after": None,
+            "limit": 100,
+            "follow": False,
+            "everywhere": False,
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
     "adopt": (
         {
             "--name": ("name", "text", True),

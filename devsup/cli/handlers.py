@@ -42,7 +42,7 @@ FOLLOW_WAIT = 30.0
 #: Nothing is waited for longer: a day, so that a mistyped number cannot hold a caller for good.
 LONGEST = 86400.0
 #: Upper bounds that keep one answer in memory.
-MOST = {"lines": 1_000_000, "max_bytes": 100_000_000}
+MOST = {"limit": 100_000, "lines": 1_000_000, "max_bytes": 100_000_000}
 #: Of several targets the worst decides the exit status; what is not listed comes after the first two.
 exit_order = (1, 11, 8, 7, 12, 3, 0)
 

@@ -10,7 +10,7 @@ other servers there are.
 
 from __future__ import annotations
 
-from devsup.models import EventPage
+from devsup.models import Events
 from devsup.records import Record
 from devsup.registry import frozen
 from devsup.registry.codec import RUN_COLUMNS, event, row_from, row_from_record, text
@@ -74,7 +74,7 @@ def events(db: Database, *, after: int, limit: int, project: str | None) -> list
     return [event(one) for one in found.fetchall()]
 
 
-def event_page(db: Database, *, after: int | None, limit: int, project: str | None) -> EventPage:
+def event_page(db: Database, *, after: int | None, limit: int, project: str | None) -> Events:
     """Return a page of events after a number; without one the last ``limit``."""
     where, given = _where(project=project)
     found = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchall()
@@ -83,13 +83,13 @@ def event_page(db: Database, *, after: int | None, limit: int, project: str | No
         last = db.execute(
             f"SELECT {_EVENT} FROM events WHERE {where} ORDER BY seq DESC LIMIT ?", (*given, limit)
         ).fetchall()
-        return EventPage([event(one) for one in reversed(last)], newest, 0)
+        return Events([event(one) for one in reversed(last)], newest, 0)
     [(oldest,)] = db.execute("SELECT min(seq) FROM events").fetchall()
     # 0 asks for all there is: who has read nothing yet has missed nothing.
     missed = max(0, (newest + 1 if oldest is None else oldest) - after - 1) if after else 0
     page = events(db, after=after, limit=limit, project=project)
     # Numbers between a short page and the newest are other projects'; beyond the newest is no place to be.
-    return EventPage(page, page[-1].seq if len(page) == limit else newest, missed)
+    return Events(page, page[-1].seq if len(page) == limit else newest, missed)
 
 
 def _where(**values: object) -> tuple[str, tuple[object, ...]]:

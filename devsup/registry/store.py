@@ -11,7 +11,7 @@ reservation meets somebody else's. Any number of processes and threads may use i
 from __future__ import annotations
 
 from devsup.clock import now_ms
-from devsup.models import EventPage
+from devsup.models import Events
 from devsup.registry import frozen, queries
 from devsup.registry.codec import identity_text, text
 from devsup.registry.frozen import KEEP, Keep
@@ -396,12 +396,12 @@ class Registry(Transactions):
         )
         return look or []
 
-    def event_page(self, *, after: int | None, limit: int, project: str | None) -> EventPage:
+    def event_page(self, *, after: int | None, limit: int, project: str | None) -> Events:
         """Return events after the number `after`, or the last ones, and how many the reader has missed."""
         page = self._run(
             lambda db: queries.event_page(db, after=after, limit=limit, project=project), write=False
         )
-        return page or EventPage([], after or 0, 0)
+        return page or Events([], after or 0, 0)
 
     def add_event(
         self,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from devsup.apps.commands import Plan
     from devsup.errors import DevsupError
-    from devsup.models import Unmanaged
+    from devsup.models import EventPage, Unmanaged
     from devsup.supervisor.operations import InFlight
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
@@ -488,6 +488,30 @@ class Supervisor:
         return read_page(
             self.home, found.row, alive, lines=lines, after=after, max_bytes=max_bytes, wait=wait, rest=rest
         )
+
+    def events(
+        self,
+        *,
+        after: int | None = None,
+        limit: int = 100,
+        everywhere: bool = False,
+        wait: float = 0.0,
+        rest: Callable[[float], None] = time.sleep,
+    ) -> EventPage:
+        """
+        Return what happened in this project (or ``everywhere``): at most ``limit`` events, oldest first.
+
+        Those after the number ``after`` (0: all that are kept), else the last ones; with ``wait`` block so
+        many seconds until there are some. Go on with ``next_after``: nothing is missed, nothing comes twice.
+        Where some are no longer kept, an entry of type `truncated` says which.
+        """
+        loops.refuse("Supervisor.events", "devsup.aio.Supervisor.events(...)")
+        from devsup.supervisor import history
+
+        if limit < 1:
+            raise UsageError("`--limit` takes a number from 1", hint="devsup events --help")
+        project = None if everywhere else self.project
+        return history.read(self.home, project, after=after, limit=limit, wait=wait, rest=rest)
 
     def _find(self, target: str) -> tuple[Target, Life]:
         from devsup.supervisor.targets import find

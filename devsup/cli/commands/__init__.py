@@ -7,6 +7,7 @@ A command only says what it takes and returns the call; what it does stands in `
 
 from __future__ import annotations
 
+from devsup.cli.commands import history as history
 from devsup.cli.commands import places as places
 from devsup.cli.commands import servers as servers  # the import registers them
 from devsup.cli.commands import tooling as tooling
