@@ -24,6 +24,10 @@ __all__ = [
     "Member",
     "Operation",
     "Outcome",
+    "PortList",
+    "PortUse",
+    "PruneResult",
+    "Pruned",
     "Row",
     "Scope",
     "Server",
@@ -231,6 +235,53 @@ class ServerList(Record):
 
     servers: list[Server]
     unmanaged: list[Unmanaged]
+    notes: list[str]
+
+
+class PortUse(Record):
+    """
+    One listening socket and whose it is; what the system does not tell is None.
+
+    ``server`` is the id of ours that has it, in whatever project; then it is ``mine``.
+    """
+
+    port: int
+    address: str
+    pid: int | None
+    command: str | None
+    cwd: str | None
+    server: str | None
+    session: str | None
+    project: str | None
+    mine: bool
+
+
+class PortList(Record):
+    """The answer of ports; the notes say what a start of each app would meet."""
+
+    ports: list[PortUse]
+    notes: list[str]
+
+
+class Pruned(Record):
+    """
+    Something that is there for nobody any more.
+
+    ``kind`` is row, job, log, port, registry or orphan, ``bytes`` what a file takes, ``done`` whether it
+    went.
+    """
+
+    kind: str
+    what: str
+    bytes: int | None
+    why: str
+    done: bool
+
+
+class PruneResult(Record):
+    """The answer of prune."""
+
+    pruned: list[Pruned]
     notes: list[str]
 
 

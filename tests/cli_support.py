@@ -19,6 +19,10 @@ from devsup.models import (
     LogPage,
     Member,
     Outcome,
+    PortList,
+    PortUse,
+    Pruned,
+    PruneResult,
     Server,
     ServerList,
     StartResult,
@@ -131,6 +135,26 @@ class StandIn:
         self._asked("adopt", *args, **options)
         return StartResult(self.server, reused=False, waited_ms=5, notes=["it has no guard"])
 
+    def ports(self) -> PortList:
+        """Show one of ours and a stranger."""
+        self._asked("ports")
+        mine = PortUse(
+            3000, "::", 4711, "next-server", "/home/me/shop", "0123456789ab", "dev_server_web",
+            "/home/me/shop", mine=True,
+        )  # fmt: skip
+        other = mine.replace(port=3001, pid=None, server=None, session=None, project=None, mine=False)
+        return PortList(
+            [mine, other.replace(command=None, cwd=None)], ["`devsup start web` finds its server"]
+        )
+
+    def prune(self, **options: Any) -> PruneResult:
+        """Remove one thing and leave another."""
+        self._asked("prune", **options)
+        log = Pruned("log", "/home/me/x.log", 4096, "it is old", done=not options["dry_run"])
+        return PruneResult(
+            [log, Pruned("orphan", "pid 7 (adb)", None, "its server has no row", done=False)], []
+        )
+
     def list(self, **options: Any) -> ServerList:
         """Show the servers."""
         self._asked("list", **options)
@@ -199,6 +223,9 @@ stop --owner=ci --everywhere
 stop web --take-over
 restart web --take-over
 adopt 4711
+ports
+prune
+prune --dry-run --orphans --grace 1
 adopt :3000 --name api --owner ci
 -C /tmp --json start web
 --json list

@@ -457,7 +457,7 @@ def test_everywhere_shows_the_projects(call: Callable[..., Said], supervisor: St
     supervisor.servers = [make_server()]
     assert "PROJECT" not in call("list").out
     heading, line = call("list", "--everywhere").out.splitlines()
-    assert (heading.split()[-1], line.split()[-1]) == ("PROJECT", "/home/me/shop")
+    assert (heading.split()[-2:], line.split()[-2:]) == (["PROJECT", "BRANCH"], ["/home/me/shop", "-"])
 
 
 def test_an_empty_list_is_its_heading(call: Callable[..., Said], supervisor: StandIn) -> None:
@@ -588,11 +588,12 @@ def test_the_table_stays_readable_at_80_columns() -> None:
     unmanaged = [Unmanaged("next", 99, 3001, "http://localhost:3001", "/home/me/shop", None)]
     text = drawn(ServerList(servers, unmanaged, []), projects=True)
     lines = text.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 6
     assert all(len(line) <= 80 for line in lines)
     assert "[red]x[/]" in text
-    assert all("http://localhost:300" in lines[at] for at in (1, 3, 4))
-    assert "…" in lines[3]
+    assert all("http://localhost:300" in lines[at] for at in (1, 4, 5))
+    assert lines[3].strip() == ""  # between two repositories
+    assert "…" in lines[4]
     assert "crashed (exit 1)" in text
 
 

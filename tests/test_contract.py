@@ -29,6 +29,10 @@ from devsup.cli.grammar import VERBS
 from devsup.models import (
     HistoryEntry,
     LogPage,
+    PortList,
+    PortUse,
+    Pruned,
+    PruneResult,
     Server,
     ServerList,
     StartResult,
@@ -101,6 +105,8 @@ def test_every_command_has_a_schema() -> None:
         ("unmanaged", Unmanaged),
         ("start", StartResult),
         ("restart", StartResult),
+        ("ports", PortList),
+        ("prune", PruneResult),
         ("adopt", StartResult),
         ("wait", StartResult),
         ("list", ServerList),
@@ -113,6 +119,12 @@ def test_a_schema_names_the_fields_of_its_record(schema: str, record: Any) -> No
     """`notes` are the envelope's."""
     assert list(SCHEMAS[schema]["properties"]) == [name for name in record._fields if name != "notes"]
     assert SCHEMAS[schema]["required"] == list(SCHEMAS[schema]["properties"])
+
+
+def test_the_items_of_a_list_are_their_records() -> None:
+    for verb, name, record in (("ports", "ports", PortUse), ("prune", "pruned", Pruned)):
+        item = SCHEMAS[verb]["properties"][name]["items"]
+        assert list(item["properties"]) == item["required"] == list(record._fields)
 
 
 def test_the_schemas_name_every_state_outcome_and_code() -> None:

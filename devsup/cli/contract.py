@@ -25,6 +25,8 @@ EFFECTS = {
     "list": "read",
     "logs": "read",
     "mcp": "destructive",
+    "ports": "read",
+    "prune": "destructive",
     "restart": "destructive",
     "schema": "read",
     "start": "write",

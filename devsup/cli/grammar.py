@@ -77,6 +77,44 @@ VERBS: dict[str, Any] = {
             "verbose": False,
         },
     ),
+    "ports": (
+        {
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (),
+        None,
+        {
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
+    "prune": (
+        {
+            "--dry-run": ("dry_run", "flag", True),
+            "--orphans": ("orphans", "flag", True),
+            "--grace": ("grace", "float", True),
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (),
+        None,
+        {
+            "dry_run": False,
+            "orphans": False,
+            "grace": 5.0,
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
     "start": (
         {
             "--port": ("port", "text", True),

@@ -1,7 +1,7 @@
 """
 Answers as plain text: one line per thing, aligned, stable, never wrapped, no colour.
 
-Pure functions of the answer; nothing here looks at the terminal.
+Functions of the answer alone, but for the branch of a worktree; nothing here looks at the terminal.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from devsup.apps.worktree import Place
     from devsup.cli.answer import Answer
     from devsup.errors import DevsupError
     from devsup.models import Member
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "address",
     "aligned",
+    "by_worktree",
     "clean",
     "duration",
     "failure",
@@ -161,7 +163,15 @@ def rows(
 ) -> tuple[list[str], list[list[str]]]:
     """Return heading and cells of a list, with ``projects`` that column too."""
     now = time.time() if now is None else now
-    heading = ["SESSION", "STATE", "PID", "PORT", "URL", "UPTIME", *(["PROJECT"] if projects else [])]
+    heading = [
+        "SESSION",
+        "STATE",
+        "PID",
+        "PORT",
+        "URL",
+        "UPTIME",
+        *(["PROJECT", "BRANCH"] if projects else []),
+    ]
     cells = [
         [
             server.session,
@@ -170,9 +180,9 @@ def rows(
             or_dash(server.port),
             or_dash(address(server)),
             uptime(server, now),
-            *([server.project] if projects else []),
+            *([server.project, or_dash(place.branch)] if place is not None else []),
         ]
-        for server in listed.servers
+        for server, place in by_worktree(listed, projects=projects)
     ]
     cells += [
         [
@@ -182,11 +192,29 @@ def rows(
             or_dash(other.port),
             or_dash(other.url),
             "-",
-            *([other.cwd] if projects else []),
+            *([other.cwd, "-"] if projects else []),
         ]
         for other in listed.unmanaged
     ]
     return heading, cells
+
+
+def by_worktree(listed: ServerList, *, projects: bool) -> list[tuple[Server, Place | None]]:
+    """
+    Return the servers; with ``projects`` each with its place, the worktrees of a repository together.
+
+    The branch is what git's files say now.
+    """
+    if not projects:
+        return [(server, None) for server in listed.servers]
+    from devsup.apps import worktree
+
+    places = {project: worktree.find(project) for project in {one.project for one in listed.servers}}
+
+    def order(server: Server) -> tuple[str, str]:
+        return (places[server.project].repository or server.project, server.project)
+
+    return [(server, places[server.project]) for server in sorted(listed.servers, key=order)]
 
 
 def _list(listed: ServerList, *, projects: bool) -> list[str]:

@@ -26,6 +26,7 @@ from devsup.cli import handlers, plain, verbs
 from devsup.models import ENDED_STATES, LogPage, ServerList, StartResult, State, StopResults
 
 if TYPE_CHECKING:
+    from devsup.apps.worktree import Place
     from devsup.cli.answer import Answer
     from devsup.cli.lane import Call
     from devsup.models import Server
@@ -83,15 +84,25 @@ def table(listed: ServerList, *, projects: bool, now: float | None = None) -> Ta
         grid.add_column(name, no_wrap=True)
     if projects:
         grid.add_column("PROJECT", min_width=8)
-    for server in listed.servers:
+    before: str | None = None
+    for server, place in plain.by_worktree(listed, projects=projects):
+        if place is not None and before not in (None, place.repository or server.project):
+            grid.add_row()  # between repositories, so that the worktrees of one are seen together
+        before = (place.repository or server.project) if place is not None else None
         name, state = server.app or server.session, plain.state_text(server)
         colour = _COLOURS.get(server.state, "dim")
         cells = [name, state, plain.or_dash(server.pid), _address(server), plain.uptime(server, now)]
-        grid.add_row(*_cells(cells, colour), *([_cut(os.path.basename(server.project))] if projects else []))
+        where = [_cut(_place(server, place))] if place is not None else []
+        grid.add_row(*_cells(cells, colour), *where)
     for other in listed.unmanaged:
         cells = [f"({other.kind})", "unmanaged", plain.or_dash(other.pid), plain.or_dash(other.url), "-"]
         grid.add_row(*_cells(cells, "dim"), *([_cut(os.path.basename(other.cwd))] if projects else []))
     return grid
+
+
+def _place(server: Server, place: Place) -> str:
+    name = os.path.basename(server.project)
+    return f"{name} ({place.branch})" if place.branch else name
 
 
 def _cells(cells: list[str], colour: str) -> list[Text]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devsup.logs.cursor import format_cursor, parse_cursor
-from devsup.logs.files import prune
+from devsup.logs.files import prune, surplus
 from devsup.logs.reader import DEFAULT_LINES, DEFAULT_MAX_BYTES, last_line, page, tail_text, wait_for_more
 from devsup.logs.text import clean
 
@@ -16,6 +16,7 @@ __all__ = [
     "page",
     "parse_cursor",
     "prune",
+    "surplus",
     "tail_text",
     "wait_for_more",
 ]

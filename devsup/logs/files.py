@@ -136,18 +136,8 @@ def prune(folder: str, session: str, keep: int = 3, *, keep_paths: Collection[st
 
     Those in ``keep_paths`` stay. What cannot be deleted stays too: the next call tries again.
     """
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return []
-    pattern = re.compile(re.escape(session) + r"\.([0-9]+)\.log")
-    found = sorted((int(match[1]), name) for name in names if (match := pattern.fullmatch(name)))
-    kept = {os.path.realpath(path) for path in keep_paths}
     deleted = []
-    for _, name in found[: max(0, len(found) - keep)]:
-        path = os.path.join(folder, name)
-        if os.path.realpath(path) in kept:
-            continue
+    for path in surplus(folder, keep, keep_paths=keep_paths, session=session):
         try:
             os.unlink(path)
         except OSError:
@@ -159,6 +149,29 @@ def prune(folder: str, session: str, keep: int = 3, *, keep_paths: Collection[st
             except OSError:
                 continue
     return deleted
+
+
+def surplus(
+    folder: str, keep: int, *, keep_paths: Collection[str] = (), session: str | None = None
+) -> list[str]:
+    """Return the logs of all but the last ``keep`` generations of ``session``, or of every one in there."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    pattern = re.compile((re.escape(session) if session is not None else "(?:.+)") + r"\.([0-9]+)\.log")
+    found: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        match = pattern.fullmatch(name)
+        if match is not None:
+            found.setdefault(name[: match.start(1)], []).append((int(match[1]), name))
+    kept = {os.path.realpath(path) for path in keep_paths}
+    paths = [
+        os.path.join(folder, name)
+        for own in found.values()
+        for _, name in sorted(own)[: max(0, len(own) - keep)]
+    ]
+    return [path for path in paths if os.path.realpath(path) not in kept]
 
 
 def _unreadable(path: str, error: OSError) -> DevsupError:

@@ -28,6 +28,7 @@ __all__ = [
     "json_text",
     "operation",
     "pid_of",
+    "plain",
     "record",
     "row_from",
     "row_from_record",
@@ -74,7 +75,8 @@ def text(value: str | bytes) -> str | bytes:
     return value
 
 
-def _plain(value: str | bytes) -> str:
+def plain(value: str | bytes) -> str:
+    """Return the path behind its `text`."""
     return native(value) if isinstance(value, str) else os.fsdecode(value)
 
 
@@ -182,16 +184,16 @@ def _row(values: tuple[Any, ...], about: dict[str, Any]) -> Row:
         generation=values[1],
         scope=values[2],
         netns=about["netns"],
-        project=_plain(values[3]),
+        project=plain(values[3]),
         session=values[4],
         app=about["app"],
         kind=about["kind"],
         cwd=about["cwd"],
         command=about["command"],
-        log=_plain(values[14]),
+        log=plain(values[14]),
         owner=about["owner"],
         started_at=values[15],
-        folder=None if values[5] is None else _plain(values[5]),
+        folder=None if values[5] is None else plain(values[5]),
         asked_port=about["asked_port"],
         state=State(values[6]),
         starter=identity_from(values[7]),
@@ -238,7 +240,7 @@ def row_from_record(stored: str) -> Row:
 def event(values: tuple[Any, ...]) -> Event:
     """Return the event of a whole row of `events`."""
     seq, time, type_, session, project, *rest, details = values
-    project = None if project is None else _plain(project)
+    project = None if project is None else plain(project)
     try:
         return Event(seq, time, type_, session, project, *rest).replace(
             details=None if details is None else _loads(details)

@@ -13,14 +13,14 @@ from __future__ import annotations
 from devsup.models import Events
 from devsup.records import Record
 from devsup.registry import frozen
-from devsup.registry.codec import RUN_COLUMNS, event, row_from, row_from_record, text
+from devsup.registry.codec import RUN_COLUMNS, event, plain, row_from, row_from_record, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.models import Event, Row
     from devsup.registry.opening import Database
 
-__all__ = ["Snapshot", "ended", "event_page", "events", "rows", "rows_of", "snapshot"]
+__all__ = ["Snapshot", "ended", "event_page", "events", "projects", "rows", "rows_of", "snapshot"]
 
 _EVENT = "seq, time, type, session, project, server, generation, pid, by, reason, exit_code, details"
 _SELECT = f"SELECT {RUN_COLUMNS}, description FROM runs JOIN servers USING (id) WHERE "
@@ -43,6 +43,12 @@ def rows_of(db: Database, *, scope: str | None = None, project: str | None = Non
     """Return the rows of a scope and project, by project and session, a live one before one that crashed."""
     where, values = _where(project=project, scope=scope)
     return rows(db, f"{where} ORDER BY project, session, live DESC", values)
+
+
+def projects(db: Database) -> list[str]:
+    """Return the projects of all servers that are there or have ended."""
+    found = db.execute("SELECT project FROM runs UNION SELECT project FROM history ORDER BY 1").fetchall()
+    return [plain(one) for (one,) in found]
 
 
 def snapshot(db: Database, *, project: str | None, past: bool) -> Snapshot:

@@ -126,6 +126,10 @@ class Registry(Transactions):
         assert reserved is not None
         return reserved
 
+    def projects(self) -> list[str]:
+        """Return every project of which anything is remembered."""
+        return self._run(queries.projects, write=False, single=True) or []
+
     def end_lost(self, dead: Sequence[Row], scope: str) -> None:
         """Move rows that the caller, in ``scope``, has proven dead to the history."""
         from devsup.registry import reserving

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from devsup.apps.commands import Plan
     from devsup.errors import DevsupError
-    from devsup.models import EventPage, Unmanaged
+    from devsup.models import EventPage, PortList, PruneResult, Unmanaged
     from devsup.supervisor.operations import InFlight
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
@@ -397,6 +397,30 @@ class Supervisor:
             is_ours=is_ours,
         )
         return [one for one in found if self._may_see(one.cwd)]
+
+    def ports(self) -> PortList:
+        """
+        Return who listens where: our servers, strangers in this project's folders, on its apps' ports.
+
+        The notes say which port a start of each app would use now, or who has it.
+        """
+        from devsup.supervisor.portlist import port_list
+
+        return port_list(self)
+
+    def prune(
+        self, *, dry_run: bool = False, orphans: bool = False, grace: float = STOP_GRACE
+    ) -> PruneResult:
+        """
+        Remove what dead servers of every project have left; with ``dry_run`` only say what that is.
+
+        ``orphans`` also ends processes that carry the marker of a server which devsup has no row of, but for
+        programs that are shared with others.
+        """
+        from devsup.supervisor.prune import prune
+
+        self._confine(self.home.root)
+        return prune(self.home, dry_run=dry_run, orphans=orphans, grace=grace)
 
     def status(self, target: str) -> StatusResult:
         """Return one server and the processes of its tree; an ended one answers from the history."""
