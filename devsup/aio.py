@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from devsup.models import EventPage, LogPage, Server, ServerList, StartResult, StopResult, StopResults
+    from devsup.models import (
+        EventPage,
+        LogPage,
+        Server,
+        ServerList,
+        StartResult,
+        StopResult,
+        StopResults,
+        UpResults,
+    )
     from devsup.supervisor.operations import InFlight
 
     T = TypeVar("T")
@@ -233,6 +242,24 @@ class Supervisor:
     async def cleanup(self, *, grace: float = 5.0, take_over: bool = False) -> StopResults:
         """Stop all servers of this project; see `devsup.Supervisor.stop`."""
         return await _run(lambda _: self._blocking().cleanup(grace=grace, take_over=take_over))
+
+    async def up(
+        self,
+        apps: Sequence[str] = (),
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        env: Mapping[str, str] | None = None,
+    ) -> UpResults:
+        """Start the apps of this project in the order of their dependencies; see `devsup.Supervisor.up`."""
+        return await _run(
+            lambda cancelled: self._blocking().up(apps, timeout=timeout, env=env, on_progress=cancelled.check)
+        )
+
+    async def down(
+        self, apps: Sequence[str] = (), *, grace: float = 5.0, take_over: bool = False
+    ) -> StopResults:
+        """Stop the apps of this project, dependents first; see `devsup.Supervisor.down`."""
+        return await _run(lambda _: self._blocking().down(apps, grace=grace, take_over=take_over))
 
     def operation(
         self, target: str, *, purpose: str = "operation", exclusive: bool = False, timeout: float = 10.0

@@ -15,11 +15,13 @@ __all__ = [
     "ENDED_STATES",
     "NO_GUARD",
     "SESSION_PREFIX",
+    "ConfigResult",
     "Event",
     "EventPage",
     "Events",
     "HistoryEntry",
     "Identity",
+    "InitResult",
     "LogPage",
     "Member",
     "Operation",
@@ -39,6 +41,8 @@ __all__ = [
     "StopResult",
     "StopResults",
     "Unmanaged",
+    "UpResult",
+    "UpResults",
 ]
 
 
@@ -227,6 +231,48 @@ class StartResult(Record):
     server: Server
     reused: bool
     waited_ms: int
+    notes: list[str]
+
+
+class UpResult(Record):
+    """
+    What became of one app of an `up`.
+
+    ``outcome`` is "started", "reused", "failed", or "skipped" for one that waits on a failed one; ``error``
+    has the keys of the envelope's.
+    """
+
+    app: str
+    outcome: str
+    server: Server | None
+    error: dict[str, Any] | None
+
+
+class UpResults(Record):
+    """The answer of up, in the order of dependencies."""
+
+    results: list[UpResult]
+    notes: list[str]
+
+
+class ConfigResult(Record):
+    """
+    The answer of config: what is in force.
+
+    ``apps`` have for each key ``{"value", "source"}``, the source being "flag", "environment", "file",
+    "detected" or "default".
+    """
+
+    apps: dict[str, dict[str, dict[str, Any]]]
+    notes: list[str]
+
+
+class InitResult(Record):
+    """The answer of init: a configuration, and whether it was written to ``path``."""
+
+    path: str
+    text: str
+    written: bool
     notes: list[str]
 
 

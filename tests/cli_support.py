@@ -14,8 +14,10 @@ from typing import Any
 from devsup.cli import app as cli
 from devsup.errors import DevsupError
 from devsup.models import (
+    ConfigResult,
     EventPage,
     HistoryEntry,
+    InitResult,
     LogPage,
     Member,
     Outcome,
@@ -31,6 +33,8 @@ from devsup.models import (
     StopResult,
     StopResults,
     Unmanaged,
+    UpResult,
+    UpResults,
 )
 
 __all__ = ["EVERY_CALL", "SERVES", "StandIn", "documented_calls", "make_server", "make_stop"]
@@ -124,6 +128,26 @@ class StandIn:
         self._asked("wait", *args, **options)
         server = self.server.replace(state=State.STOPPED) if options["gone"] else self.server
         return StartResult(server, reused=True, waited_ms=50, notes=[])
+
+    def up(self, *args: Any, **options: Any) -> UpResults:
+        """Say that they are up."""
+        self._asked("up", *args, **options)
+        return UpResults([UpResult("web", "reused", self.server, None)], [])
+
+    def down(self, *args: Any, **options: Any) -> StopResults:
+        """Say what was seen."""
+        self._asked("down", *args, **options)
+        return StopResults(self.stops, [])
+
+    def config(self, *args: Any, **options: Any) -> ConfigResult:
+        """Say where the port comes from."""
+        self._asked("config", *args, **options)
+        return ConfigResult({"web": {"port": {"value": 3000, "source": "file"}}}, [])
+
+    def init(self, **options: Any) -> InitResult:
+        """Say what would be written."""
+        self._asked("init", **options)
+        return InitResult("/home/me/shop/devsup.toml", "[apps.web]\n", written=options["write"], notes=[])
 
     def stop(self, *args: Any, **options: Any) -> StopResults:
         """Say what was seen."""
@@ -269,6 +293,16 @@ events -f
 events --follow --after 3
 events --after=0 --limit 5 --everywhere
 events -n5
+up
+up web mobile --timeout 5 --env A=1
+down
+down web --grace 1 --sweep --take-over
+config
+config web --port 3000 --env A=1
+config --schema
+init
+init --force
+init --print --json
 schema
 schema stop
 agent-guide

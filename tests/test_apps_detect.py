@@ -320,6 +320,25 @@ def test_a_deep_app_takes_no_name_from_another(temporary: Path) -> None:
     assert found_in(root, "a/b/c/site")["a/b/c/site"][0] == "a-b-c-site"
 
 
+def test_two_deep_apps_have_two_names(temporary: Path) -> None:
+    """Both were `web`, so that the second one's start found the first one's session taken."""
+    deep = {"a/b/c/shop/package.json": NEXT, "a/b/c/blog/package.json": NEXT, "x/y/z/shop/package.json": NEXT}
+    root = lay(temporary, dict(deep))
+    assert found_in(root, "a/b/c/blog") == {"a/b/c/blog": ("blog", "next", "dev", "npm")}
+    assert found_in(root, "a/b/c/shop/") == {"a/b/c/shop": ("a-b-c-shop", "next", "dev", "npm")}
+    assert found_in(root, "x/y/z/shop") == {"x/y/z/shop": ("x-y-z-shop", "next", "dev", "npm")}
+    assert choose(str(root), str(root / "x/y/z/shop"), "web").name == "x-y-z-shop"
+
+
+def test_where_there_is_too_much_to_look_at_a_deep_app_has_its_path_for_a_name(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = lay(temporary, {"a/b/c/web/package.json": NEXT, "a/1/2/3/4/5/6/7/x/package.json": NEXT})
+    assert found_in(root, "a/1/2/3/4/5/6/7/x")["a/1/2/3/4/5/6/7/x"][0] == "a-1-2-3-4-5-6-7-x"
+    monkeypatch.setattr("devsup.apps.folders.MAX_DEEP", 3)
+    assert found_in(root, "a/b/c/web")["a/b/c/web"][0] == "a-b-c-web"
+
+
 def test_a_deep_app_takes_no_folders_name_either(temporary: Path) -> None:
     root = lay(temporary, {"web/package.json": package(dev="vite"), "a/b/c/site/package.json": NEXT})
     assert found_in(root, "a/b/c/site") == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -394,12 +395,22 @@ def test_a_damaged_cache_is_as_good_as_none(temporary: Path, home: Path, damage:
     assert configured.load(str(project), place) == first
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_home_that_cannot_be_written_is_no_obstacle(temporary: Path, home: Path) -> None:
-    lay(temporary / "p", {"devsup.toml": "[apps.a]\nport = 3001\n"})
-    home.chmod(0o500)
+@pytest.mark.parametrize("call", ["mkdir", "open", "write", "rename"])
+def test_a_home_that_cannot_be_written_is_no_obstacle(
+    temporary: Path, home: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    aged(lay(temporary / "p", {"devsup.toml": "[apps.a]\nport = 3001\n"}) / "devsup.toml")
+    real = getattr(os, call)
+
+    def refuse(*args: Any) -> Any:
+        if call == "open" and not args[1] & os.O_CREAT:
+            return real(*args)
+        raise OSError(errno.EROFS, "read-only file system")
+
+    monkeypatch.setattr(os, call, refuse)
     assert configured.load(str(temporary / "p"), Home(str(home))) is not None
-    assert not list(home.iterdir())
+    monkeypatch.undo()
+    assert not [path for path in home.rglob("*.json") if path.is_file()]
 
 
 def test_a_state_folder_that_is_not_there_is_not_made(temporary: Path) -> None:

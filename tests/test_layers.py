@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -103,6 +105,9 @@ WITHOUT = {
     "version": "registry supervisor",
 }
 
+#: What reads and checks a configuration; only for a file that has changed.
+CHECKERS = {"devsup.config.check", "devsup.config.model", "devsup.config.values", "devsup.config.lines"}
+
 
 def test_the_hot_lane_loads_what_its_list_allows(devsup: Devsup, project: Path) -> None:
     """Typer, Rich, pydantic and their like cost more than all that a plain call does."""
@@ -115,6 +120,35 @@ def test_the_hot_lane_loads_what_its_list_allows(devsup: Devsup, project: Path) 
             assert not {"devsup.cli.app", "devsup.cli.screen"} & own
             assert not {f"devsup.{name}" for name in WITHOUT[argv[0]].split()} & own, argv
     assert devsup("list", "--json").data["servers"] == []
+
+
+def test_a_configuration_is_paid_for_once(devsup: Devsup, project: Path) -> None:
+    """The second call, and all that follow, load neither tomllib nor pydantic."""
+    file = project / "devsup.toml"
+    port = free_port()
+    file.write_text(
+        f'[apps.web]\ncommand = {json.dumps(server_argv("web"))}\nport = {port}\nttl = "1h"\nenv.A = "1"\n'
+    )
+    (project / "pyproject.toml").write_text('[project]\nname = "devsup-shop"\n')
+    time.sleep(0.05)  # a file that has just changed is not remembered
+    assert "devsup.config.check" in loaded(["start", "web", "--json"], project)[0]
+    for argv in (
+        ["start", "web"],
+        ["start"],
+        ["list"],
+        ["status", "web"],
+        ["restart", "web"],
+        ["stop", "web"],
+    ):
+        own, others = loaded([*argv, "--json"], project)
+        assert others <= lane.ALLOWED, argv
+        assert not CHECKERS & own, argv
+        if argv[0] in ("list", "status", "stop"):
+            assert not {name for name in own if name.startswith("devsup.config")}, argv
+    assert devsup("start", "web", "--json").code == 0
+    file.write_text(file.read_text().replace("1h", "2h"))
+    assert "devsup.config.check" in loaded(["start", "web", "--json"], project)[0]
+    assert devsup("stop", "web").code == 0
 
 
 #: What a guard may load: what runs beside every server for as long as that lives is counted in megabytes.

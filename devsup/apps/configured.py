@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 
+from devsup import compactjson, masking
 from devsup import config as configs
-from devsup import masking
 from devsup.apps import detect, naming
 from devsup.apps.presets import COMMAND, KINDS
 from devsup.config import dotenv
@@ -67,6 +67,8 @@ def apply(seen: Survey, config: Config | None) -> Survey:
             folder = _folder(seen, config, name, settings["dir"])
             kind = settings.get("kind")
             found = seen.at(folder, kind) or detect.at_folder(seen.folders, folder, kind)
+            if found is not None and kind is not None and found.kind not in (kind, COMMAND.name):
+                found = None  # another app lives there, too
         else:
             found = by_name.get(name)
             folder = found.dir if found is not None else seen.project
@@ -253,7 +255,6 @@ def fingerprint(settings: dict[str, Any], env: dict[str, str]) -> str | None:
     relevant = {key: value for key, value in settings.items() if key not in ("depends_on", "port")}
     if not relevant and not env:
         return None
-    import json
     from binascii import crc32
 
-    return f"{crc32(json.dumps([relevant, env], sort_keys=True).encode()):08x}"
+    return f"{crc32(compactjson.dumps([relevant, env]).encode()):08x}"

@@ -224,10 +224,7 @@ def survey(project: str, cwd: str, folders: Folders | None = None) -> Survey:
     if isinstance(deep, manifest.Broken):
         broken.append(deep)
     else:
-        known = {role for _, role in roles}
-        own = [(place, None if role in known else role) for place, role in _roles(_kinds_of(deep))]
-        deep_names = naming.assign(project, own, names.values())
-        apps += [app.replace(name=deep_names[app.place]) for app in deep]
+        apps += _named(folders, deep, {*(app.dir for app in apps)}, roles, names)
     aliases = {place[0]: names[target] for place, target in passed_on.items()}
     return Survey(folders=folders, cwd=cwd, apps=apps, broken=broken, aliases=aliases)
 
@@ -292,6 +289,42 @@ def _deep(folders: Folders, cwd: str, known: set[str]) -> list[App] | manifest.B
         if apps := _drafts(folders, folder):
             return apps
     return []
+
+
+def _named(
+    folders: Folders,
+    deep: list[App],
+    found: set[str],
+    roles: list[tuple[Place, str | None]],
+    names: dict[Place, str],
+) -> list[App]:
+    """
+    Return deep apps with names that no other one has, be it as deep: whichever of them one stands in.
+
+    ``found`` are the folders of the others, with their ``roles`` and ``names``.
+    """
+    if not deep:
+        return []
+    here = deep[0].dir
+    others = folders.deep()
+    taken = set(names.values())
+    if others is None or here not in others:
+        # Who else there is cannot be known: a path is nobody else's.
+        taken |= {naming.slug(os.path.basename(here)), *(str(KINDS[app.kind].role) for app in deep)}
+        pairs: list[tuple[Place, str | None]] = [(app.place, None) for app in deep]
+    else:
+        beside = [
+            one
+            for folder in others
+            if folder != here and folder not in found
+            for one in _drafts(folders, folder)
+        ]
+        known = {role for _, role in roles}
+        pairs = [
+            (place, None if role in known else role) for place, role in _roles(_kinds_of([*deep, *beside]))
+        ]
+    assigned = naming.assign(folders.project, pairs, taken)
+    return [app.replace(name=assigned[app.place]) for app in deep]
 
 
 def at_folder(folders: Folders, folder: str, kind: str | None = None) -> App | None:

@@ -47,6 +47,8 @@ SKIPPED = frozenset(
 #: How far down a `**` of a workspace pattern is followed, and how many folders a search looks at.
 MAX_DEPTH = 6
 MAX_FOLDERS = 20_000
+#: How many folders are looked at to name an app that lies too deep to be found otherwise: some 50 ms.
+MAX_DEEP = 4_000
 
 
 class Folders:
@@ -102,6 +104,23 @@ class Folders:
             for grandchild in self.children(child):
                 self._add(found, grandchild)
         return list(found)
+
+    def deep(self) -> list[str] | None:
+        """
+        Return the folders of apps however deep they lie, as far as `MAX_DEPTH`; None where that is too much.
+
+        For one who stands in such a folder and wants to know whether its name is its own.
+        """
+        found: list[str] = []
+        level, looked = [self.project], 0
+        for _ in range(MAX_DEPTH):
+            below = [child for folder in level for child in self.children(folder) if not self.foreign(child)]
+            level = list(dict.fromkeys(below))
+            looked += len(level)
+            if looked > MAX_DEEP:
+                return None
+            found += [one for one in level if self.package(one) is not None or self.python(one) is not None]
+        return list(dict.fromkeys(found))
 
     def children(self, folder: str) -> list[str]:
         """Return the real paths of the folders in ``folder`` worth a look, in the order of their names."""

@@ -45,7 +45,6 @@ def devsup(
 
 #: What people type who know another tool.
 _OTHER_WORDS = {
-    "down": "stop",
     "info": "status",
     "kill": "stop",
     "log": "logs",
@@ -53,7 +52,6 @@ _OTHER_WORDS = {
     "run": "start",
     "show": "status",
     "tail": "logs",
-    "up": "start",
 }
 
 

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from devsup.models import Server
 
-__all__ = ["apps", "ports", "restarts", "targets", "verbs"]
+__all__ = ["apps", "ports", "restarts", "several_apps", "targets", "verbs"]
 
 
 def apps(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -33,6 +33,12 @@ def apps(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
         if server.app:
             found.setdefault(server.app, f"{server.state.value}: {server.kind}")
     return sorted(found.items())
+
+
+def several_apps(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return the apps that are not named yet."""
+    given = context.params.get("apps") or ()
+    return [pair for pair in apps(context, incomplete) if pair[0] not in given]
 
 
 def targets(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:

@@ -1,5 +1,5 @@
 """
-Write what is derived from the Typer app: the hot lane's grammar and the shells' completions.
+Write what is derived: the hot lane's grammar, the shells' completions, the schema of devsup.toml.
 
 Run as `python -m devsup.cli.generate` after a change of a command; with `--check` it only tells what is not
 current. For developers, one at a time.
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import typer.main
 from typer._completion_shared import get_completion_script
 
+from devsup.apps.presets import KINDS
 from devsup.cli.app import app
+from devsup.config.model import json_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,7 +141,8 @@ def completions() -> dict[str, str]:
 def files() -> dict[str, str]:
     """Return every generated file of the repository, by its path in it."""
     scripts = {f"completions/devsup.{shell}": script for shell, script in completions().items()}
-    return {"devsup/cli/grammar.py": grammar(), **scripts}
+    schema = json.dumps(json_schema(tuple(KINDS)), indent=2, ensure_ascii=False) + "\n"
+    return {"devsup/cli/grammar.py": grammar(), "devsup/config/devsup.schema.json": schema, **scripts}
 
 
 def main() -> int:

@@ -35,7 +35,18 @@ if TYPE_CHECKING:
     Options = dict[str, Any]
     Listener = Callable[[Any], None] | None
 
-__all__ = ["exit_order", "follows", "pages", "run", "terminate", "waiting_for", "was_terminated"]
+__all__ = [
+    "exit_order",
+    "follows",
+    "pages",
+    "read_environment",
+    "read_port",
+    "run",
+    "terminate",
+    "waiting_for",
+    "was_terminated",
+    "worst",
+]
 
 #: Seconds that a follower waits for something new before it asks again.
 FOLLOW_WAIT = 30.0
@@ -234,8 +245,8 @@ def _enter(options: Options) -> None:
 
 
 def _start(supervisor: Supervisor, options: Options, progress: Listener) -> tuple[Any, DevsupError | None]:
-    environment = _environment(options["env"])
-    port = _port(options)
+    environment = read_environment(options["env"])
+    port = read_port(options)
     result = supervisor.start(
         options["app"],
         command=options["command"],
@@ -253,7 +264,8 @@ def _start(supervisor: Supervisor, options: Options, progress: Listener) -> tupl
     return result, None
 
 
-def _port(options: Options) -> int | str | None:
+def read_port(options: Options) -> int | str | None:
+    """Return the port that a call names; raise `UsageError` for what is none."""
     text: str | None = options["port"]
     if text is None or text == "auto":
         return text
@@ -266,7 +278,8 @@ def _port(options: Options) -> int | str | None:
     return int(text)
 
 
-def _environment(pairs: list[str] | None) -> dict[str, str]:
+def read_environment(pairs: list[str] | None) -> dict[str, str]:
+    """Return the variables of `--env`, whose secrets are masked from here on."""
     environment = {}
     for position, pair in enumerate(pairs or (), 1):
         name, equals, value = pair.partition("=")
@@ -298,10 +311,11 @@ def _stop(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, D
         owner=owner,
         take_over=options["take_over"],
     )
-    return results, _worst(results.results)
+    return results, worst(results.results)
 
 
-def _worst(results: list[StopResult]) -> DevsupError | None:
+def worst(results: list[StopResult]) -> DevsupError | None:
+    """Return the error of the whole: that of the worst target; None where all went well."""
     failed = [result for result in results if result.error is not None]
     if not failed:
         return None
@@ -317,19 +331,19 @@ def _worst(results: list[StopResult]) -> DevsupError | None:
         code = kinds[result.error or "internal"].exit_code
         return exit_order.index(code) if code in exit_order else 1.5
 
-    worst = min(failed, key=rank)
-    code = worst.error or "internal"
-    message = worst.message or f"`{worst.target}` could not be stopped"
+    first = min(failed, key=rank)
+    code = first.error or "internal"
+    message = first.message or f"`{first.target}` could not be stopped"
     if len(failed) > 1:
         message = f"{len(failed)} of {len(results)} targets could not be stopped"
     details = {
-        **(worst.details or {}),
-        "target": worst.target,
-        "survivors": worst.survivors,
+        **(first.details or {}),
+        "target": first.target,
+        "survivors": first.survivors,
         "failed": [{"target": one.target, "code": one.error, "message": one.message} for one in failed],
     }
-    usual = _STOP_HINTS.get(code, "devsup list --everywhere").format(masking.quoted(worst.target))
-    return kinds[code](message, hint=worst.hint or usual, details=details)
+    usual = _STOP_HINTS.get(code, "devsup list --everywhere").format(masking.quoted(first.target))
+    return kinds[code](message, hint=first.hint or usual, details=details)
 
 
 #: By code, for what was found out on the way; a target that was refused brings its own.

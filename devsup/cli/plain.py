@@ -21,6 +21,7 @@ from devsup.models import (
     StatusResult,
     StopResult,
     StopResults,
+    UpResults,
 )
 
 TYPE_CHECKING = False
@@ -60,7 +61,7 @@ def render(answer: Answer) -> str:
         return masking.text(data.text)
     lines = _list(data, projects=answer.everywhere) if isinstance(data, ServerList) else _lines(answer)
     text = "".join(f"{clean(masking.text(line))}\n" for line in lines)
-    return text if answer.error is None or isinstance(data, StopResults) else ""
+    return text if answer.error is None or isinstance(data, (StopResults, UpResults)) else ""
 
 
 def talk(answer: Answer) -> str:

@@ -175,6 +175,7 @@ class _Waiting:
         self._began = time.monotonic()
         self._text = text
         self._log: str | None = None
+        self._lines: list[str] = []
         self._live = Live(
             console=_console(sys.stderr), get_renderable=self._drawn, transient=True, refresh_per_second=10
         )
@@ -192,7 +193,7 @@ class _Waiting:
 
     def tell(self, progress: Progress) -> None:
         """Show what is being waited for, and the last line of the log; drawn at the next turn."""
-        self._text, self._log = progress.text, progress.log
+        self._text, self._log, self._lines = progress.text, progress.log, progress.lines
 
     def _drawn(self) -> Table:
         seconds = int(time.monotonic() - self._began)
@@ -200,6 +201,8 @@ class _Waiting:
         grid.add_column(width=1)
         grid.add_column(no_wrap=True, overflow="ellipsis")
         grid.add_row(_SPINNER, Text(f"{plain.clean(masking.text(self._text))} ({seconds} s)"))
+        for line in self._lines:
+            grid.add_row("", Text(plain.clean(masking.text(line))))
         line = logs.last_line(self._log, 200) if self._log is not None else ""
         if line:
             grid.add_row("", Text(plain.clean(masking.text(line)), style="dim"))

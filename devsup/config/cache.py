@@ -8,11 +8,10 @@ number of them may come at once.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
-from devsup import __version__
+from devsup import __version__, compactjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def read(home: Home | None, project: str, key: Sequence[Any]) -> dict[str, Any] 
         checksum, _, text = raw.partition(b"\n")
         if checksum != _checksum(text):
             return None
-        kept = json.loads(text)
+        kept = compactjson.loads(text.decode())
         return kept["config"] if kept["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -71,7 +70,7 @@ def write(
         return
     path = home.config(project)
     temporary = f"{path}.{os.getpid()}"
-    text = json.dumps({"key": key, "config": config}).encode()
+    text = compactjson.dumps({"key": key, "config": config}).encode()
     try:
         try:
             os.mkdir(os.path.dirname(path), 0o700)

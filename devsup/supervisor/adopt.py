@@ -134,7 +134,7 @@ def _mine(supervisor: Supervisor, pid: int) -> ProcessInfo:
         raise refuse("is where this call comes from")
     if info.tty != 0 and info.sid == pid:
         raise refuse("is what its terminal was opened for, a shell most likely")
-    supervisor._confine(folder)  # noqa: SLF001 - the two modules are one
+    supervisor.confine(folder)
     marker = trees.marker_of(pid)
     if marker is not None and marker.home != supervisor.home.root:
         raise refuse(

@@ -14,6 +14,8 @@ import time
 from devsup import identity, system
 from devsup.errors import Interrupted, NotFound, NotReady, UsageError
 from devsup.models import (
+    ConfigResult,
+    InitResult,
     LogPage,
     Row,
     ServerList,
@@ -22,6 +24,7 @@ from devsup.models import (
     StatusResult,
     StopResult,
     StopResults,
+    UpResults,
 )
 from devsup.paths import Home, ensure_home, find_home
 from devsup.registry import Registry
@@ -68,18 +71,20 @@ class Supervisor:
         self.project = find_project(self.cwd)
         self.home = Home(os.path.abspath(home)) if home is not None else find_home()
         self.within = None if within is None else tuple(map(os.path.realpath, within))
-        self._confine(self.cwd)
+        self.confine(self.cwd)
         self.notes: list[str] = []
         #: Where the server last asked for belongs to, if that is another project: its name means it there.
         self.place: str | None = None
 
-    def _confine(self, path: str) -> None:
+    def confine(self, path: str) -> None:
+        """Raise `UsageError` for a ``path`` outside of the folders that this supervisor is confined to."""
         if self.within is not None:
             from devsup.supervisor.reach import check
 
             check(path, self.within)
 
-    def _may_see(self, path: str) -> bool:
+    def may_see(self, path: str) -> bool:
+        """Tell whether ``path`` lies within the folders that this supervisor is confined to."""
         if self.within is None:
             return True
         from devsup.supervisor.reach import inside
@@ -132,7 +137,7 @@ class Supervisor:
             from devsup.supervisor.start import Starter
 
             plan = self._plan(app, given, port=port, env=env, environ=environ)
-            self._confine(plan.cwd)
+            self.confine(plan.cwd)
             if any(one is not None for one in (restart, idle_timeout, ttl, with_parent)):
                 from devsup.apps import policy
 
@@ -239,6 +244,82 @@ class Supervisor:
         refuse = None if take_over else self._refuse_others("restart")
         return restart(self, target, timeout=timeout, grace=grace, refuse=refuse, on_progress=on_progress)
 
+    # -- all of them ---------------------------------------------------------------------------------
+
+    def up(
+        self,
+        apps: Sequence[str] = (),
+        *,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> UpResults:
+        """
+        Start ``apps`` and all that they depend on, or every app of the project; return when they are ready.
+
+        Each is started as by `start`, when what it depends on is up; what does not depend on another is
+        started at the same time. A failure of one is in its result; what waits on it is skipped. ``timeout``
+        is for each app, ``env`` goes to all of them.
+
+        :raises NotFound, Ambiguous, ConfigInvalid: there are no such apps; nothing was started
+        :raises Interrupted: Ctrl-C; ``data`` says what runs
+        """
+        from devsup.supervisor.many import up
+
+        ensure_home(self.home)
+        return up(
+            self, apps, timeout=timeout, env=env, environ=_inherited() if environ is None else environ,
+            usual_timeout=START_TIMEOUT, on_progress=on_progress,
+        )  # fmt: skip
+
+    def down(
+        self,
+        apps: Sequence[str] = (),
+        *,
+        grace: float = STOP_GRACE,
+        sweep: bool = False,
+        take_over: bool = False,
+    ) -> StopResults:
+        """
+        Stop ``apps`` and what depends on them, or everything of this project: dependents first.
+
+        Results are those of `stop`; so is the refusal of what is somebody else's.
+        """
+        from devsup.supervisor.many import down
+
+        refuse = (lambda _row: None) if take_over else self._refuse_others("stop")
+        return down(self, apps, grace=grace, sweep=sweep, refuse=refuse)
+
+    def config(
+        self,
+        app: str | None = None,
+        *,
+        port: int | str | None = None,
+        env: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> ConfigResult:
+        """
+        Return what is in force for each app, or for ``app``, and where each value comes from.
+
+        ``port`` and ``env`` are what a `start` would be given.
+
+        :raises ConfigInvalid: the file that says it is wrong
+        """
+        from devsup.supervisor.projects import config
+
+        return config(self, app, port=port, env=env, environ=os.environ if environ is None else environ)
+
+    def init(self, *, force: bool = False, write: bool = True) -> InitResult:
+        """
+        Write a `devsup.toml` at the project's root that says what is detected, or only return it.
+
+        :raises UsageError: there is one already, unless with ``force``; or another file configures devsup
+        """
+        from devsup.supervisor.projects import init
+
+        return init(self, force=force, write=write)
+
     def _refuse_others(self, verb: str) -> Callable[[Row], DevsupError | None]:
         """Return what says why the caller may not end a server: it is somebody else's."""
         from devsup.apps import owner as owners
@@ -305,7 +386,7 @@ class Supervisor:
             rows = [
                 row
                 for row in registry.rows(scope=scope, project=None if everywhere else self.project)
-                if whose in (None, row.owner) and life(row) is not Life.FOREIGN and self._may_see(row.cwd)
+                if whose in (None, row.owner) and life(row) is not Life.FOREIGN and self.may_see(row.cwd)
             ]
         stopped = stop_all_of(
             self.home, self.project, [*targets], rows, grace=grace, sweep=sweep, everywhere=everywhere,
@@ -364,8 +445,8 @@ class Supervisor:
                 break
         # A reservation whose caller was killed is no server that has crashed: nothing of it ever ran.
         rows = [(row, alive) for row, alive in rows if alive is not Life.DEAD or row.guard is not None]
-        rows = [look for look in rows if self._may_see(look[0].cwd)]
-        return rows, [row for row in snapshot.ended if self._may_see(row.cwd)], snapshot.elsewhere
+        rows = [look for look in rows if self.may_see(look[0].cwd)]
+        return rows, [row for row in snapshot.ended if self.may_see(row.cwd)], snapshot.elsewhere
 
     @staticmethod
     def _is_so(registry: Registry, row: Row, alive: Life) -> bool:
@@ -396,7 +477,7 @@ class Supervisor:
             sessions={row.leader.pid for row in rows if row.leader is not None},
             is_ours=is_ours,
         )
-        return [one for one in found if self._may_see(one.cwd)]
+        return [one for one in found if self.may_see(one.cwd)]
 
     def ports(self) -> PortList:
         """
@@ -419,7 +500,7 @@ class Supervisor:
         """
         from devsup.supervisor.prune import prune
 
-        self._confine(self.home.root)
+        self.confine(self.home.root)
         return prune(self.home, dry_run=dry_run, orphans=orphans, grace=grace)
 
     def status(self, target: str) -> StatusResult:
@@ -542,7 +623,7 @@ class Supervisor:
 
         registry = Registry(self.home)
         found = find(registry, self.project, target)
-        self._confine(found.row.cwd)
+        self.confine(found.row.cwd)
         self.notes += registry.warnings
         self.place = found.row.project if found.row.project != self.project else None
         alive = Life.ENDED if found.ended else life(found.row)

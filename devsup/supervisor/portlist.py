@@ -45,7 +45,7 @@ def port_list(supervisor: Supervisor) -> PortList:
         row = _row_of(one, pid, rows)
         cwd = system.cwd(pid) if pid is not None else None
         here = cwd is not None and f"{cwd}/".startswith(inside)
-        if (row is not None or here or one.port in wanted) and supervisor._may_see(cwd or "/"):  # noqa: SLF001
+        if (row is not None or here or one.port in wanted) and supervisor.may_see(cwd or "/"):
             found.append(_use(one, pid, row, cwd, supervisor.project if here else None))
     uses = sorted(set(found), key=lambda use: (use.port, use.address, use.pid or 0))
     notes = [note for plan in plans if (note := _forecast(registry, plan, rows, uses)) is not None]

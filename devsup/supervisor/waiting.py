@@ -32,6 +32,8 @@ class Progress(Record):
 
     text: str
     log: str | None = None
+    #: What each of several is doing.
+    lines: list[str] = []  # noqa: RUF012 - a default of a record, never changed
 
 
 class Changes:
