@@ -303,6 +303,8 @@ config --schema
 init
 init --force
 init --print --json
+open web
+open web --print
 schema
 schema stop
 agent-guide

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import importlib.util
 import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -99,3 +102,72 @@ def test_a_wrapper_that_times_out_leaves_a_server_that_is_listed(
     asyncio.run(episode())
     assert devsup("list", "--json").data["servers"][0]["state"] == "starting"
     assert devsup("stop", "web").code == 0
+
+
+# -- the example of a tool -----------------------------------------------------------------------------
+
+
+def example() -> Any:
+    """Return the example as a module."""
+    spec = importlib.util.spec_from_file_location("agent_tool", ROOT / "examples" / "agent_tool.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_runs_and_leaves_nothing(devsup: Devsup, project: Path) -> None:
+    argv = [sys.executable, "-X", "dev", str(ROOT / "examples" / "agent_tool.py")]
+    done = subprocess.run(argv, cwd=project, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    answers = [ast.literal_eval(line.partition(" -> ")[2]) for line in done.stdout.splitlines()]
+    assert [one["ok"] for one in answers] == [False, False, True, True, True, True, True]
+    assert (answers[2]["reused"], answers[3]["reused"]) == (False, True)
+    assert answers[-1] == {"ok": True, "outcome": "stopped", "port_free": True}
+    assert devsup("list", "--json").data["servers"] == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "npm run dev",
+        [],
+        ["npm", 1],
+        ["rm", "-rf", "/"],
+        ["/bin/sh", "-c", "true"],
+        ["./npm", "run", "dev"],
+        ["../npm"],
+        ["node", "-e", "process.exit()"],
+        ["python3", "-c", "pass"],
+        ["npm", "run", "dev\nrm"],
+        ["node", "a\0b"],
+        None,
+    ],
+)
+def test_the_example_refuses(command: object) -> None:
+    module = example()
+    with pytest.raises(module.Refused):
+        module.validate(command)
+
+
+def test_the_example_tells_the_model_what_went_wrong(project: Path, home: Path) -> None:
+    assert home.is_dir()
+    tool = example().DevServerTool(str(project))
+
+    async def episode() -> None:
+        for call, part in (
+            ({"action": "explode"}, "no action"),
+            ({"action": "stop"}, "app"),
+            ({"action": "start", "app": "x", "cwd": "/"}, "unknown: cwd"),
+            ({"action": "stop", "app": str(os.getpid())}, "was not started by devsup"),
+            ({"action": "logs", "app": "nope"}, "no server `nope`"),
+        ):
+            answer = await tool.execute(**call)
+            assert answer["ok"] is False
+            assert part in answer["error"], answer
+        crash = await tool.execute("start", app="x", command=["python3", "no-such-file.py"])
+        assert crash["code"] == "exited_early"
+        assert "no-such-file.py" in crash["log"]
+
+    asyncio.run(episode())

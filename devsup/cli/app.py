@@ -48,7 +48,6 @@ _OTHER_WORDS = {
     "info": "status",
     "kill": "stop",
     "log": "logs",
-    "open": "url",
     "run": "start",
     "show": "status",
     "tail": "logs",

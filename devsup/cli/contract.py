@@ -28,6 +28,7 @@ EFFECTS = {
     "list": "read",
     "logs": "read",
     "mcp": "destructive",
+    "open": "write",
     "ports": "read",
     "prune": "destructive",
     "restart": "destructive",

@@ -461,6 +461,25 @@ VERBS: dict[str, Any] = {
             "verbose": False,
         },
     ),
+    "open": (
+        {
+            "--print": ("print", "flag", True),
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (("target", True, False),),
+        None,
+        {
+            "target": None,
+            "print": False,
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
     "top": (
         {
             "--everywhere": ("everywhere", "flag", True),

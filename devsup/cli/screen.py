@@ -69,10 +69,41 @@ def show(answer: Answer) -> int:
         text = out.drawn(drawn(answer.data))
     else:
         text = out.lines(plain.render(answer), _highlight(answer))
-    failed = answers.write(text)
+    failed = answers.write(text + _for_phones(answer, out))
     talk = {"error:": "bold red", "hint:": "bold", "note:": "dim"}
     answers.write(_Page(sys.stderr).lines(plain.talk(answer), talk), sys.stderr)
     return failed or answer.exit_code
+
+
+def _for_phones(answer: Answer, out: _Page) -> str:
+    """Return the QR code of an Expo server that has just been asked for, at a terminal."""
+    if answer.verb not in ("start", "restart", "status", "url", "wait") or answer.error is not None:
+        return ""
+    data = answer.data
+    if not out.console.is_terminal or data is None:
+        return ""
+    if isinstance(data, dict):  # of a url nothing else is known
+        from devsup.supervisor import Supervisor
+
+        known = Supervisor().list(everywhere=True).servers
+        server = next((one for one in known if one.port == data["port"]), None)
+    else:
+        server = data.server
+    if server is None or server.kind != "expo":
+        return ""
+    from devsup.cli import phone
+
+    where = phone.address(server, os.environ)
+    if where is None:
+        return ""
+    coloured = out.console.color_system is not None and not out.console.no_color
+    drawn = phone.code(where, out.console.width, coloured=coloured)
+    if drawn is None:
+        return ""
+    page = _Page(sys.stdout)
+    page.console.print(drawn)
+    page.console.print(Text(f"Expo Go: {where}"), soft_wrap=True)
+    return page.drawn(Text())
 
 
 def table(listed: ServerList, *, projects: bool, now: float | None = None) -> Table:

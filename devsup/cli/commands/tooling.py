@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from devsup.cli import complete
-from devsup.cli.commands.options import Directory, Json, Verbose, app, call
+from devsup.cli.commands.options import Directory, Json, Target, Verbose, app, call
 from devsup.cli.lane import Call
 
 __all__: list[str] = []
@@ -57,6 +57,27 @@ Examples:
 def agent_guide(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
     """Print what an agent must know, as Markdown."""
     return call("agent-guide", locals())
+
+
+@app.command(
+    "open",
+    epilog="""\b
+Examples:
+  devsup open web
+  devsup open web --print           only say where it is
+
+DEVSUP_BROWSER names the program that opens it. Without a terminal nothing is opened.""",
+)
+def open_(
+    target: Target,
+    *,
+    print: Annotated[bool, typer.Option("--print", help="Only print the address.")] = False,  # noqa: A002 - the flag's name
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Open a server's address in the browser."""
+    return call("open", locals())
 
 
 @app.command(
