@@ -50,6 +50,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from devsup.models import (
+        EventPage,
+        HistoryEntry,
         LogPage,
         Member,
         Outcome,
@@ -73,7 +75,9 @@ __all__ = [
     "Busy",
     "ConfigInvalid",
     "DevsupError",
+    "EventPage",
     "ExitedEarly",
+    "HistoryEntry",
     "InsideItself",
     "InternalError",
     "Interrupted",

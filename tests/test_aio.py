@@ -90,7 +90,8 @@ def test_it_takes_what_the_synchronous_one_takes() -> None:
     """A parameter that only one of the two has would be found out by its users."""
     import inspect
 
-    for name in ("start_server", "stop_server", "list_servers", "get_server_logs", "cleanup", "operation"):
+    names = ("start_server", "stop_server", "restart_server", "list_servers", "get_server_logs", "cleanup")
+    for name in (*names, "operation"):
         one, other = (
             inspect.signature(getattr(kind, name)).parameters for kind in (Supervisor, aio.Supervisor)
         )
@@ -295,6 +296,8 @@ def test_the_synchronous_one_is_refused_in_a_running_loop(world: World) -> None:
             lambda: plain.stop(["web"]),
             lambda: plain.stop_server("web"),
             lambda: plain.restart("web"),
+            lambda: plain.restart_server("web"),
+            plain.events,
             lambda: plain.status("web"),
             lambda: plain.url("web"),
             lambda: plain.wait("web"),

@@ -256,7 +256,8 @@ for _ in range(count):
     index = chance.randrange(len(ports))
     app = f"app-{index}"
     verb = chance.choices(
-        ["start", "stop", "list", "status", "logs", "restart", "command"], [32, 24, 14, 10, 8, 8, 4]
+        ["start", "stop", "list", "status", "logs", "restart", "command", "operation", "cleanup"],
+        [32, 22, 12, 9, 6, 8, 4, 6, 1],
     )[0]
     began, said = time.monotonic(), "ok"
     try:
@@ -268,6 +269,13 @@ for _ in range(count):
             assert result.error in (None, "not_found"), result
         elif verb == "list":
             listed()
+        elif verb == "operation":
+            with supervisor.operation(app, timeout=60) as server:
+                time.sleep(chance.uniform(0, 0.05))
+                assert server.id
+        elif verb == "cleanup":
+            results = supervisor.cleanup().results
+            assert not [one for one in results if one.error is not None], results
         elif verb == "restart":
             supervisor.restart(app, timeout=120)
         elif verb == "command":
@@ -291,6 +299,8 @@ EXPECTED = {
     "status": {"not_found"},
     "logs": {"not_found"},
     "restart": {"not_found", "stopped_meanwhile", "busy"},
+    "operation": {"not_found", "busy"},
+    "cleanup": set[str](),
     "command start": {"stopped_meanwhile"},
     "command stop": {"not_found"},
     "command list": set[str](),
@@ -380,6 +390,8 @@ def test_a_thousand_operations(world: World) -> None:
     assert wrong == []
     assert said.total() >= OPERATIONS
     is_real(world)
+    # An operation leaves nothing behind, however it met stops and restarts.
+    assert not [one for row in world.registry.rows() for one in world.registry.operations(row.id)]
     results = world.devsup.stop(everything=True).results
     assert [result for result in results if result.error is not None] == []
     nothing_is_left(world, ports)

@@ -654,6 +654,17 @@ class Supervisor:
         """Stop one server; see `stop`."""
         return self.stop([target], grace=grace, take_over=take_over).results[0]
 
+    def restart_server(
+        self,
+        target: str,
+        *,
+        timeout: float = START_TIMEOUT,
+        grace: float = STOP_GRACE,
+        take_over: bool = False,
+    ) -> StartResult:
+        """Run a server again and return it when it is ready; see `restart`."""
+        return self.restart(target, timeout=timeout, grace=grace, take_over=take_over)
+
     def list_servers(self, *, everywhere: bool = False) -> ServerList:
         """Return what runs; see `list`."""
         return self.list(everywhere=everywhere)
