@@ -256,7 +256,7 @@ class Supervisor:
         )
 
     async def down(
-        self, apps: Sequence[str] = (), *, grace: float = 5.0, take_over: bool = False
+        self, apps: Sequence[str] = (), *, grace: float | None = None, take_over: bool = False
     ) -> StopResults:
         """Stop the apps of this project, dependents first; see `devsup.Supervisor.down`."""
         return await _run(lambda _: self._blocking().down(apps, grace=grace, take_over=take_over))

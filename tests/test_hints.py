@@ -260,6 +260,8 @@ SITUATIONS: dict[str, tuple[Callable[[There], Answer], str, int | None]] = {
         0,
     ),
     "Windows": (_in_another_python("sys.platform = 'win32'"), "unsupported_platform", None),
+    "a file that is there": (_call("init"), "usage", 0),
+    "up of an unknown app": (_call("up", "a"), "not_found", None),
     "no program": (_call("start", "a", "--", "no such program"), "missing_executable", None),
 }
 

@@ -201,6 +201,12 @@ def test_levels_keep_the_order_through_apps_that_do_not_run() -> None:
     assert [[one.app for one in level] for level in levels] == [["site", "z"], ["db"], ["x", "y"]]
 
 
+def test_the_hint_of_up_is_an_up(devsup: Devsup, project: Path) -> None:
+    configure(project, api=web())
+    answer = devsup("up", "apj", "--json")
+    assert (answer.code, answer.error["code"], answer.error["hint"]) == (3, "not_found", "devsup up api")
+
+
 def test_without_a_file_every_server_that_is_found_is_meant(temporary: Path) -> None:
     from devsup.apps import detect
 

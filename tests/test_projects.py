@@ -91,9 +91,10 @@ def test_init_writes_what_is_found_and_it_is_in_force(devsup: Devsup, temporary:
     assert text == shown["text"]
     said = tomllib.loads(text)
     assert said["project"] == "shop"
-    assert said["apps"]["mobile"] == {"kind": "expo", "dir": "apps/mobile", "port": 8081}
-    ports = {name: said["apps"][name]["port"] for name in ("web", "admin")}
-    assert sorted(map(str, ports.values())) == ["3000", "auto"]
+    assert said["apps"]["mobile"] == {"kind": "expo", "dir": "apps/mobile"}
+    ports = {name: said["apps"][name].get("port") for name in ("web", "admin")}
+    assert sorted(map(str, ports.values())) == ["None", "auto"]
+    assert "`shop` is left out: it only runs the others (turbo dev)" in text
     after = sources(devsup, cwd=root)
     for app, keys in before.items():
         if app in after and app not in ports:

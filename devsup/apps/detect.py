@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from devsup.apps.naming import Place
     from devsup.apps.presets import Kind
 
-__all__ = ["App", "Survey", "at_folder", "choose", "closest", "find_apps", "survey"]
+__all__ = ["App", "Survey", "at_folder", "choose", "closest", "find_apps", "runs_others", "survey"]
 
 LOCK_FILES = (
     ("pnpm-lock.yaml", "pnpm"),
@@ -325,6 +325,11 @@ def _named(
         ]
     assigned = naming.assign(folders.project, pairs, taken)
     return [app.replace(name=assigned[app.place]) for app in deep]
+
+
+def runs_others(app: App) -> bool:
+    """Tell whether an app only runs those of other folders (turbo, nx), which are apps themselves."""
+    return app.command is None and app.kind == COMMAND.name and scripts.delegates(app.text)
 
 
 def at_folder(folders: Folders, folder: str, kind: str | None = None) -> App | None:

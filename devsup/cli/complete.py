@@ -23,10 +23,14 @@ def apps(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     _enter(context)
     try:
-        from devsup.apps import detect, project
+        from devsup.apps import configured, detect, project
+        from devsup.paths import find_home
 
         here = os.getcwd()
-        found = {app.name: app.kind for app in detect.find_apps(project.find_project(here), here)}
+        seen = detect.survey(project.find_project(here), here)
+        found = {app.name: app.kind for app in seen.apps}
+        config = configured.load(seen.project, find_home())
+        found = {app.name: app.kind for app in configured.apply(seen, config).apps}
     except Exception:
         pass  # a completion that cannot know is empty: an error would be typed into the user's line
     for server in _servers():

@@ -361,7 +361,7 @@ VERBS: dict[str, Any] = {
         None,
         {
             "apps": None,
-            "grace": 5.0,
+            "grace": None,
             "sweep": False,
             "take_over": False,
             "json": False,

@@ -277,7 +277,7 @@ class Supervisor:
         self,
         apps: Sequence[str] = (),
         *,
-        grace: float = STOP_GRACE,
+        grace: float | None = None,
         sweep: bool = False,
         take_over: bool = False,
     ) -> StopResults:
@@ -289,7 +289,8 @@ class Supervisor:
         from devsup.supervisor.many import down
 
         refuse = (lambda _row: None) if take_over else self._refuse_others("stop")
-        return down(self, apps, grace=grace, sweep=sweep, refuse=refuse)
+        allowed = STOP_GRACE if grace is None else grace
+        return down(self, apps, grace=allowed, sweep=sweep, refuse=refuse)
 
     def config(
         self,

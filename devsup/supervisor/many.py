@@ -14,7 +14,7 @@ import threading
 import time
 
 from devsup import identity
-from devsup.apps import commands, configured, detect, scripts
+from devsup.apps import commands, configured, detect
 from devsup.apps.presets import COMMAND, KINDS
 from devsup.errors import ConfigInvalid, DevsupError, InternalError, Interrupted, PortTaken
 from devsup.models import Outcome, Row, Server, StartResult, StopResult, StopResults, UpResult, UpResults
@@ -83,12 +83,12 @@ def up(
 def _wanted(seen: Survey, config: Config | None, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the names of the apps to start, and notes on what is left out."""
     if names:
-        return list(dict.fromkeys(seen.choose(name).name for name in names)), []
+        return list(dict.fromkeys(_chosen(seen, name).name for name in names)), []
     if config is not None and config.apps:
         return list(config.apps), []
     if not seen.apps:
-        seen.choose(None)  # says that there is none
-    servers = [app for app in seen.apps if not _runs_others(app)] or seen.apps
+        _chosen(seen, None)  # says that there is none
+    servers = [app for app in seen.apps if not detect.runs_others(app)] or seen.apps
     sure = [app for app in servers if app.kind != COMMAND.name or app.script == "dev"] or servers
     left = [app.name for app in servers if app not in sure]
     notes = [
@@ -97,9 +97,13 @@ def _wanted(seen: Survey, config: Config | None, names: Sequence[str]) -> tuple[
     return [app.name for app in sure], notes
 
 
-def _runs_others(app: App) -> bool:
-    """Tell whether an app is a script that runs those of other folders (turbo, nx), which are apps, too."""
-    return app.command is None and app.kind == COMMAND.name and scripts.delegates(app.text)
+def _chosen(seen: Survey, name: str | None) -> App:
+    try:
+        return seen.choose(name)
+    except DevsupError as error:
+        if error.hint is not None and error.hint.startswith("devsup start ") and " -- " not in error.hint:
+            error.hint = error.hint.replace("start", "up", 1)
+        raise
 
 
 def _in_order(

@@ -10,7 +10,7 @@ import os
 
 from devsup import masking
 from devsup.apps import commands, configured, detect, naming
-from devsup.apps.presets import COMMAND, KINDS
+from devsup.apps.presets import COMMAND
 from devsup.errors import UsageError
 from devsup.models import ConfigResult, InitResult
 
@@ -173,6 +173,9 @@ def _text(seen: Survey, call: Call) -> str:
     parts = [_HEAD.format(project=_quoted(os.path.basename(seen.project) or "project"))]
     ports: set[int] = set()
     for app in seen.apps:
+        if detect.runs_others(app) and len(seen.apps) > 1:
+            parts.append(f"\n# `{app.name}` is left out: it only runs the others ({_one_line(app.text)}).\n")
+            continue
         plan = commands.of_app(seen, app, call)
         lines = ["", f"[apps.{app.name}]"]
         if plan.kind != COMMAND.name:
@@ -194,9 +197,14 @@ def _port_lines(plan: Plan, ports: set[int]) -> list[str]:
     ports.add(plan.port)
     if plan.port_source == "command":
         return [f"# port = {plan.port}  # its command says so"]
-    if free or KINDS[plan.kind].default_port is None:
-        return [f"port = {plan.port}"]
+    if free:
+        # Not set: in a second worktree it may then be another one.
+        return [f'# port = {plan.port}  # as usual; "auto": one of its own in each worktree']
     return [f'port = "auto"  # {plan.port} is that of another app']
+
+
+def _one_line(text: str) -> str:
+    return " ".join(masking.text(text).split())
 
 
 def _quoted(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from devsup.cli import complete
-from devsup.cli.commands.options import Directory, Grace, Json, Verbose, app, call
+from devsup.cli.commands.options import Directory, Json, Verbose, app, call
 from devsup.cli.lane import Call
 
 __all__: list[str] = []
@@ -55,7 +55,10 @@ Examples:
 def down(
     apps: Apps = None,
     *,
-    grace: Grace = 5.0,
+    grace: Annotated[
+        float | None,
+        typer.Option("--grace", metavar="S", help="Seconds from SIGTERM to SIGKILL (5, or as configured)."),
+    ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="End what detached itself on purpose, too (editors, watchman).")
     ] = False,
