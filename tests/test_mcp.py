@@ -254,11 +254,12 @@ def test_an_app_beyond_the_root_is_not_started(devsup: Devsup, project: Path) ->
     assert devsup("list", "--json").data["servers"] == []
 
 
-def test_a_cancelled_start_leaves_a_server_that_is_listed(devsup: Devsup, project: Path) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cancelled_start_leaves_a_server_that_is_listed(mode: str, devsup: Devsup, project: Path) -> None:
     slow = server_argv("web", "--delay", 60)
 
     async def work() -> None:
-        async with connected(project) as client, anyio.create_task_group() as group:
+        async with connected(project, mode=mode) as client, anyio.create_task_group() as group:
             given = {"app": "web", "command": slow, "port": free_port()}
             group.start_soon(client.call_tool, "start_server", given)
             with anyio.fail_after(30):
@@ -294,6 +295,10 @@ def test_it_ends_with_its_client_and_servers_go_on(
     raw(child, "initialize", hello, 1)
     assert json.loads(child.stdout.readline())["result"]["serverInfo"]["name"] == "devsup"
     raw(child, "notifications/initialized", {}, None)
+    child.stdin.write("no JSON at all\n")
+    raw(child, "tools/call", {"name": "rm_rf", "arguments": {}}, 7)
+    answers = map(json.loads, child.stdout)
+    assert "rm_rf" in next(one for one in answers if one.get("id") == 7)["error"]["message"]
     slow = {"app": "web", "command": server_argv("web", "--delay", 60), "port": free_port()}
     raw(child, "tools/call", {"name": "start_server", "arguments": slow}, 2)
     wait_until(lambda: [one for one in devsup("list", "--json").data["servers"] if one["pid"]], 30)

@@ -267,7 +267,10 @@ class _Keyboard:
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGWINCH, self._handler)
-        termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        try:
+            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+        except termios.error:
+            pass  # the terminal has gone
 
     def _resize(self, _number: int, _frame: object) -> None:
         try:
@@ -287,7 +290,10 @@ class _Keyboard:
                 os.read(other, 4096)
         if self._fd not in ready:
             return []
-        typed = os.read(self._fd, 1024).decode(errors="replace")
+        try:
+            typed = os.read(self._fd, 1024).decode(errors="replace")
+        except OSError:
+            typed = ""
         if not typed:
             raise KeyboardInterrupt
         keys = []
