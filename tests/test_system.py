@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
@@ -19,7 +20,7 @@ import pytest
 
 from devsup import system as chosen
 from devsup.models import Identity
-from devsup.system import Capabilities, Listener, ProcessInfo, _core, _diag, linux, portable
+from devsup.system import Capabilities, Connection, Listener, ProcessInfo, _core, _diag, linux, portable
 from devsup.system._core import CAPABILITY_NAMES
 from tests.kernel import LINUX_ONLY, REFUSE, answer_of
 from tests.support import hear, say, wait_until
@@ -49,6 +50,7 @@ class System(Protocol):
     def uid(self, pid: int) -> int | None: ...  # noqa: D102
     def socket_inodes(self, pid: int) -> set[int]: ...  # noqa: D102
     def listeners(self, port: int = 0) -> list[Listener]: ...  # noqa: D102
+    def connections(self, port: int) -> list[Connection]: ...  # noqa: D102
     def open_pidfd(self, pid: int) -> int | None: ...  # noqa: D102
     def pidfd_inode(self, pid: int) -> int: ...  # noqa: D102
     def send_signal(self, handle: int | None, who: Identity, signum: int) -> None: ...  # noqa: D102
@@ -526,6 +528,30 @@ def test_only_listening_counts(system: System) -> None:
         assert system.listeners(port) == []  # TIME_WAIT
 
 
+def test_a_connection_is_seen_while_it_is_open_and_after(system: System) -> None:
+    """Whoever of the two ends closes first: that end waits for a minute."""
+    with ExitStack() as stack:
+        server, port = listen(stack, "127.0.0.1")
+        assert system.connections(port) == []
+        for server_first in (True, False):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            peer = client.getsockname()[1]
+            accepted = stack.enter_context(server.accept()[0])
+            assert [one for one in system.connections(port) if one.open] == [
+                Connection(port, peer, open=True)
+            ]
+            first, second = (accepted, client) if server_first else (client, accepted)
+            first.close()
+            second.recv(1)
+            second.close()
+            closed = Connection(port, peer, open=False)
+            wait_until(partial(_among, closed, system, port))
+
+
+def _among(one: Connection, system: System, port: int) -> bool:
+    return one in system.connections(port)
+
+
 def test_every_listener_on_a_port_is_seen(system: System) -> None:
     with ExitStack() as stack:
         _, port = listen(stack, "127.0.0.1")
@@ -667,8 +693,7 @@ def test_no_source_at_all_is_an_error_not_an_empty_machine(monkeypatch: pytest.M
 
 @LINUX_ONLY
 def test_a_kernel_without_ipv6_has_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = _diag._table
-    monkeypatch.setattr(_diag, "_table", lambda path, port: read(path.replace("tcp6", "no-such-table"), port))
+    monkeypatch.setattr(_diag, "_TABLES", ("/proc/net/tcp", "/proc/net/no-such-table"))
     with ExitStack() as stack:
         _, port = listen(stack, "127.0.0.1")
         assert len(_diag.by_proc(port)) == 1
@@ -772,7 +797,7 @@ def test_names_of_a_mac_are_asked_of_its_library(monkeypatch: pytest.MonkeyPatch
 
 
 def test_both_modules_give_what_the_package_gives() -> None:
-    shared = set(chosen.__all__) - {"PORTABLE", "Capabilities", "Listener", "ProcessInfo", "was_given"}
+    shared = set(chosen.__all__) - {"PORTABLE", "Capabilities", "Connection", "Listener", "ProcessInfo", "was_given"}
     assert set(linux.__all__) == shared
     assert set(portable.__all__) == shared
 

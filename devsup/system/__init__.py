@@ -11,7 +11,7 @@ import os
 import sys
 
 from devsup.errors import UnsupportedPlatform
-from devsup.system._core import Capabilities, Listener, ProcessInfo
+from devsup.system._core import Capabilities, Connection, Listener, ProcessInfo
 
 if os.name != "posix":
     raise UnsupportedPlatform(
@@ -30,6 +30,7 @@ if PORTABLE:
         boot_id,
         children,
         cmdline,
+        connections,
         cwd,
         environ,
         exe,
@@ -57,6 +58,7 @@ else:
         boot_id,
         children,
         cmdline,
+        connections,
         cwd,
         environ,
         exe,
@@ -81,6 +83,7 @@ __all__ = [
     "CAPABILITIES",
     "PORTABLE",
     "Capabilities",
+    "Connection",
     "Listener",
     "ProcessInfo",
     "all_pids",
@@ -88,6 +91,7 @@ __all__ = [
     "boot_id",
     "children",
     "cmdline",
+    "connections",
     "cwd",
     "environ",
     "exe",

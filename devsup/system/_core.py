@@ -76,6 +76,19 @@ class Listener(Record):
     pid: int | None = None
 
 
+class Connection(Record):
+    """
+    A TCP connection to a local ``port``, from the port ``peer``.
+
+    It is ``open``, or was closed within the last minute (TIME_WAIT, at whichever end of it is on this
+    machine).
+    """
+
+    port: int
+    peer: int
+    open: bool
+
+
 class Capabilities:
     """
     What this kernel lets us do. The only place that decides it, and the only one that remembers it.

@@ -1,5 +1,5 @@
 """
-The listening TCP sockets of this network namespace, by netlink or from /proc/net.
+The TCP sockets of this network namespace, by netlink or from /proc/net.
 
 Each call is one snapshot that the kernel takes bucket by bucket: a socket that opens or closes meanwhile may
 or may not be in it. No state between calls; safe in any thread.
@@ -13,13 +13,13 @@ import errno
 import os
 import sys
 
-from devsup.system._core import Listener
+from devsup.system._core import Connection, Listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["by_netlink", "by_proc"]
+__all__ = ["by_netlink", "by_proc", "connections_by_netlink", "connections_by_proc"]
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, net/tcp_states.h
 _NETLINK_SOCK_DIAG = 4
@@ -28,7 +28,7 @@ _NLM_F_REQUEST_DUMP = 0x301
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _HEADER, _DIAG = 16, 72
 _SKV6ONLY = 11
-_LISTEN = 10
+_ESTABLISHED, _TIME_WAIT, _LISTEN = 1, 6, 10
 
 #: The kernel answers at once or not at all; a stalled emulation must not hang a command.
 _ANSWER_TIMEOUT = 2.0
@@ -49,19 +49,45 @@ def by_netlink(port: int) -> list[Listener]:
 
     :raises OSError: not available here
     """
-    found: list[Listener] = []
+    return [_listener(*one) for one in _ask([(port, 0)], 1 << _LISTEN)]
+
+
+def connections_by_netlink(port: int) -> list[Connection]:
+    """
+    Return the connections to ``port``, as the kernel's sock_diag gives them.
+
+    :raises OSError: not available here
+    """
+    # Of a connection within this machine the end that was closed first waits, and that may be the client's.
+    both = [(port, 0), (0, port)]
+    found = []
+    for data, _, start, _ in _ask(both, 1 << _ESTABLISHED | 1 << _TIME_WAIT):
+        ends = data[start + 4] << 8 | data[start + 5], data[start + 6] << 8 | data[start + 7]
+        found += _connection(port, *ends, data[start + 1])
+    return found
+
+
+def _connection(port: int, local: int, remote: int, state: int) -> list[Connection]:
+    """Return the socket as a connection to ``port``, if it is one and counts."""
+    if local == port:
+        return [Connection(port, remote, state == _ESTABLISHED)]
+    return [Connection(port, local, open=False)] if remote == port and state == _TIME_WAIT else []
+
+
+def _ask(ports: list[tuple[int, int]], states: int) -> Iterator[tuple[bytes, memoryview, int, int]]:
+    """Give where each socket with these (local, remote) ports and ``states`` stands in an answer."""
     sock = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
     try:
         sock.settimeout(_ANSWER_TIMEOUT)
         for family in (_socket.AF_INET, _socket.AF_INET6):
-            sock.send(_request(family, port))
-            found.extend(_answers(sock))
+            for local, remote in ports:
+                sock.send(_request(family, local, remote, states))
+                yield from _answers(sock)
     finally:
         sock.close()
-    return found
 
 
-def _request(family: int, port: int) -> bytes:
+def _request(family: int, local: int, remote: int, states: int) -> bytes:
     order = sys.byteorder
     return b"".join(
         (
@@ -70,14 +96,15 @@ def _request(family: int, port: int) -> bytes:
             _NLM_F_REQUEST_DUMP.to_bytes(2, order),
             bytes(8),  # sequence, port id
             bytes((family, _socket.IPPROTO_TCP, 0, 0)),
-            (1 << _LISTEN).to_bytes(4, order),
-            port.to_bytes(2, "big"),
-            bytes(46),  # the rest of the socket id: any
+            states.to_bytes(4, order),
+            local.to_bytes(2, "big"),
+            remote.to_bytes(2, "big"),
+            bytes(44),  # the rest of the socket id: any
         )
     )
 
 
-def _answers(sock: _socket.socket) -> Iterator[Listener]:
+def _answers(sock: _socket.socket) -> Iterator[tuple[bytes, memoryview, int, int]]:
     while True:
         data = sock.recv(65536)
         if not data:
@@ -94,7 +121,7 @@ def _answers(sock: _socket.socket) -> Iterator[Listener]:
                     raise OSError(-code, os.strerror(-code))
                 return
             if kind == _SOCK_DIAG_BY_FAMILY:
-                yield _listener(data, words, start + _HEADER, start + size)
+                yield data, words, start + _HEADER, start + size
             start += (size + 3) & ~3
 
 
@@ -131,29 +158,47 @@ def by_proc(port: int) -> list[Listener]:
 
     :raises OSError: /proc/net cannot be read
     """
-    found = _table("/proc/net/tcp", port)
-    try:
-        found += _table("/proc/net/tcp6", port)
-    except FileNotFoundError:  # a kernel without IPv6
-        pass
-    return found
-
-
-def _table(path: str, port: int) -> list[Listener]:
     found = []
-    with open(path, "rb") as table:
-        next(table, None)
-        for line in table:
-            # sl, local, remote, state, queues, timer, retransmits, uid, timeout, inode
-            parts = line.split(None, 10)
-            if len(parts) < 10 or int(parts[3], 16) != _LISTEN:
-                continue
-            address, _, number = parts[1].partition(b":")
-            if port in {0, int(number, 16)}:
-                found.append(
-                    Listener(int(number, 16), _hex_address(address), None, int(parts[9]), int(parts[7]))
-                )
+    for parts in _lines():
+        address, _, number = parts[1].partition(b":")
+        if int(parts[3], 16) == _LISTEN and port in {0, int(number, 16)}:
+            found.append(Listener(int(number, 16), _hex_address(address), None, int(parts[9]), int(parts[7])))
     return found
+
+
+def connections_by_proc(port: int) -> list[Connection]:
+    """
+    Return the connections to ``port`` from /proc/net/tcp and tcp6.
+
+    :raises OSError: /proc/net cannot be read
+    """
+    found = []
+    for parts in _lines():
+        state = int(parts[3], 16)
+        if state in (_ESTABLISHED, _TIME_WAIT):
+            local, remote = (int(one.rpartition(b":")[2], 16) for one in parts[1:3])
+            found += _connection(port, local, remote, state)
+    return found
+
+
+_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+
+
+def _lines() -> Iterator[list[bytes]]:
+    """Give the sockets: sl, local, remote, state, queues, timer, retransmits, uid, timeout, inode, rest."""
+    for path in _TABLES:
+        try:
+            table = open(path, "rb")
+        except FileNotFoundError:
+            if path == _TABLES[0]:
+                raise
+            return  # a kernel without IPv6
+        with table:
+            next(table, None)
+            for line in table:
+                parts = line.split(None, 10)
+                if len(parts) >= 10:
+                    yield parts
 
 
 def _hex_address(text: bytes) -> str:

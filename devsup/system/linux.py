@@ -18,7 +18,7 @@ import time
 
 from devsup.errors import UnsupportedPlatform
 from devsup.system import _diag
-from devsup.system._core import Listener, ProcessInfo
+from devsup.system._core import Connection, Listener, ProcessInfo
 from devsup.system._kernel import CAPABILITIES, EXHAUSTED, REFUSED, first_line, read
 
 TYPE_CHECKING = False
@@ -32,6 +32,7 @@ __all__ = [
     "boot_id",
     "children",
     "cmdline",
+    "connections",
     "cwd",
     "environ",
     "exe",
@@ -354,6 +355,22 @@ def listeners(port: int = 0) -> list[Listener]:
                 raise
             CAPABILITIES.lose("sock_diag")
     return _diag.by_proc(port)
+
+
+def connections(port: int) -> list[Connection]:
+    """
+    Return the TCP connections to ``port`` of this network namespace, also those just closed.
+
+    :raises OSError: neither netlink nor /proc/net gives an answer
+    """
+    if CAPABILITIES.sock_diag:
+        try:
+            return _diag.connections_by_netlink(port)
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
+            CAPABILITIES.lose("sock_diag")
+    return _diag.connections_by_proc(port)
 
 
 def sees_all_listeners() -> bool:

@@ -13,7 +13,14 @@ import os
 import sys
 import time
 
-from devsup.system._core import Capabilities, Listener, ProcessInfo, host_uuid, system_control
+from devsup.system._core import (
+    Capabilities,
+    Connection,
+    Listener,
+    ProcessInfo,
+    host_uuid,
+    system_control,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +39,7 @@ __all__ = [
     "boot_id",
     "children",
     "cmdline",
+    "connections",
     "cwd",
     "environ",
     "exe",
@@ -212,7 +220,7 @@ def uid(pid: int) -> int | None:
 
 def socket_inodes(pid: int) -> set[int]:
     """Return the numbers that `listeners` gives to the listening sockets of ``pid``."""
-    return {_token(pid, sock.fd, sock.laddr) for sock in _listening_of(pid)}
+    return {_token(pid, sock.fd, sock.laddr) for sock in _sockets_of(pid) if sock.status == "LISTEN"}
 
 
 # -- signals ---------------------------------------------------------------------------------------
@@ -280,23 +288,29 @@ def listeners(port: int = 0) -> list[Listener]:
     There is no inode here: the number stands for process, descriptor and address, and lives as long as they
     do.
     """
-    import psutil
-
-    try:
-        everyones = psutil.net_connections("tcp")
-    except (psutil.Error, OSError):  # macOS shows all of them to root only
-        seen: list[tuple[int | None, Any]] = [
-            (pid, sock) for pid in all_pids() for sock in _listening_of(pid)
-        ]
-    else:
-        seen = [(sock.pid, sock) for sock in everyones if sock.status == psutil.CONN_LISTEN]
     return [
         Listener(
             sock.laddr.port, _plain(sock.laddr.ip), None, _token(pid or 0, sock.fd, sock.laddr), None, pid
         )
-        for pid, sock in seen
+        for pid, sock in _sockets("LISTEN")
         if port in {0, sock.laddr.port}
     ]
+
+
+def connections(port: int) -> list[Connection]:
+    """
+    Return the TCP connections to ``port`` that we may see, also those just closed.
+
+    On macOS those of our own processes: the ones of a server are among them.
+    """
+    found = []
+    for _, sock in _sockets("ESTABLISHED", "TIME_WAIT"):
+        peer = sock.raddr.port if sock.raddr else 0
+        if sock.laddr.port == port:
+            found.append(Connection(port, peer, sock.status == "ESTABLISHED"))
+        elif peer == port and sock.status == "TIME_WAIT":
+            found.append(Connection(port, sock.laddr.port, open=False))
+    return found
 
 
 def sees_all_listeners() -> bool:
@@ -304,12 +318,21 @@ def sees_all_listeners() -> bool:
     return _LINUX or os.geteuid() == 0
 
 
-def _listening_of(pid: int) -> list[Any]:
+def _sockets(*states: str) -> list[tuple[int | None, Any]]:
+    """Return the TCP sockets in ``states`` that we may see, with the processes that hold them."""
     import psutil
 
+    try:
+        everyones = psutil.net_connections("tcp")
+    except (psutil.Error, OSError):  # macOS shows all of them to root only
+        return [(pid, sock) for pid in all_pids() for sock in _sockets_of(pid) if sock.status in states]
+    return [(sock.pid, sock) for sock in everyones if sock.status in states]
+
+
+def _sockets_of(pid: int) -> list[Any]:
     def ask(seen: psutil.Process) -> list[Any]:
         look = getattr(seen, "net_connections", None) or seen.connections  # renamed in psutil 6
-        return [sock for sock in look("tcp") if sock.status == psutil.CONN_LISTEN]
+        return [*look("tcp")]
 
     return _ask(pid, ask) or []
 
