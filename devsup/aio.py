@@ -190,7 +190,9 @@ class Supervisor:
             )
         )  # fmt: skip
 
-    async def stop_server(self, target: str, *, grace: float = 5.0, take_over: bool = False) -> StopResult:
+    async def stop_server(
+        self, target: str, *, grace: float | None = None, take_over: bool = False
+    ) -> StopResult:
         """Stop one server; see `devsup.Supervisor.stop`."""
         return await _run(lambda _: self._blocking().stop_server(target, grace=grace, take_over=take_over))
 
@@ -199,7 +201,7 @@ class Supervisor:
         target: str,
         *,
         timeout: float = 45.0,  # noqa: ASYNC109 - as above
-        grace: float = 5.0,
+        grace: float | None = None,
         take_over: bool = False,
     ) -> StartResult:
         """Run a server again and return it when it is ready; see `devsup.Supervisor.restart`."""
@@ -239,7 +241,7 @@ class Supervisor:
             )
         )
 
-    async def cleanup(self, *, grace: float = 5.0, take_over: bool = False) -> StopResults:
+    async def cleanup(self, *, grace: float | None = None, take_over: bool = False) -> StopResults:
         """Stop all servers of this project; see `devsup.Supervisor.stop`."""
         return await _run(lambda _: self._blocking().cleanup(grace=grace, take_over=take_over))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from devsup.system import Listener
     from devsup.tree import Tree
 
-__all__ = ["Answer", "Found", "Probe", "find", "tls_helper_argv", "url_of"]
+__all__ = ["CONNECTED", "Answer", "Found", "Probe", "find", "find_any", "tls_helper_argv", "url_of"]
 
 #: Seconds for one HTTP answer. A first request may compile; a server that hangs is asked again on a new
 #: connection.
@@ -39,7 +39,7 @@ _ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class Found(Record):
-    """A listening socket of the tree and a process that holds it."""
+    """A listening socket and the process of the tree that holds it; 0 where somebody else does."""
 
     listener: Listener
     pid: int
@@ -88,6 +88,15 @@ def find(
     return Found(listener, pid, named.get(listener.port, "http"), named=listener.port in named)
 
 
+def find_any(port: int, log: str) -> Found | None:
+    """Return the socket that listens on ``port``, whoever has it: a container's proxy is nobody's child."""
+    ones = system.listeners(port)
+    if not ones:
+        return None
+    named = {int(number): scheme.decode() for scheme, number in _URL.findall(_printed(log))}
+    return Found(ones[0], 0, named.get(port, "http"), named=True)
+
+
 def _printed(log: str) -> bytes:
     """Return the beginning of the server's output, without colours."""
     try:
@@ -120,6 +129,10 @@ def url_of(listener: Listener, scheme: str = "http") -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.port}"
 
 
+#: The status of a connection on which nothing was asked.
+CONNECTED = 1
+
+
 class Answer(Record):
     """What came back: an HTTP status, or 0 where it was no HTTP (``tls``: it may be TLS)."""
 
@@ -133,10 +146,11 @@ class Probe:
     """
     One HTTP request, driven from outside: register ``fd`` for ``events``, call `step` when it is ready.
 
-    `step` returns None while there is more to wait for. The caller closes it, also when its time is over.
+    Without a ``path`` it only connects. `step` returns None while there is more to wait for. The caller
+    closes it, also when its time is over.
     """
 
-    def __init__(self, listener: Listener, path: str, *, whole_body: bool) -> None:
+    def __init__(self, listener: Listener, path: str | None, *, whole_body: bool) -> None:
         address = connect_address(listener)
         family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
         self._socket = _socket.socket(family, _socket.SOCK_STREAM)
@@ -146,6 +160,7 @@ class Probe:
             f"GET {path} HTTP/1.1\r\nHost: {host}:{listener.port}\r\nUser-Agent: devsup\r\n"
             "Accept: */*\r\nConnection: close\r\n\r\n"
         ).encode()
+        self._only_connect = path is None
         self._whole_body = whole_body
         self._received = b""
         self.events = select.POLLOUT
@@ -155,6 +170,11 @@ class Probe:
             pass
         except OSError:
             self._request = b""  # `step` reports it: an error of `connect` shows on the next call too
+
+    @property
+    def local_port(self) -> int:
+        """The port at this end of the connection; 0 where there is none."""
+        return int(self._socket.getsockname()[1])
 
     @property
     def fd(self) -> int:
@@ -172,6 +192,8 @@ class Probe:
                 code = self._socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
                 if code or not self._request:
                     return Answer(0)
+                if self._only_connect:
+                    return Answer(CONNECTED)
                 self._request = self._request[self._socket.send(self._request) :]
                 if not self._request:
                     self.events = select.POLLIN
@@ -228,22 +250,25 @@ def header(head: bytes, name: str) -> str | None:
 #: it.
 _TLS_HELPER = """
 import socket, ssl, sys
-host, port, path, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+host, port, path, seconds, status = sys.argv[1:]
+port, seconds = int(port), float(seconds)
 context = ssl.create_default_context()
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 with socket.create_connection((host, port), seconds) as raw, context.wrap_socket(raw) as tls:
     tls.settimeout(seconds)
     tls.sendall(f"GET {path} HTTP/1.0\\r\\nHost: localhost:{port}\\r\\n\\r\\n".encode())
     answer = tls.recv(4096)
-sys.exit(0 if answer.startswith(b"HTTP/") else 1)
+words = answer.split(None, 2)
+sys.exit(0 if answer.startswith(b"HTTP/") and status in ("any", words[1].decode()) else 1)
 """
 
 
-def tls_helper_argv(python: str, listener: Listener, path: str) -> list[str]:
-    """Return the command that exits 0 if ``listener`` answers HTTP over TLS."""
+def tls_helper_argv(python: str, listener: Listener, path: str, *, status: int | None = None) -> list[str]:
+    """Return the command that exits 0 if ``listener`` answers HTTP over TLS, with ``status`` where given."""
     return [
         python, "-I", "-S", "-c", _TLS_HELPER,
         connect_address(listener), str(listener.port), path, str(PROBE_TIMEOUT),
+        "any" if status is None else str(status),
     ]  # fmt: skip
 
 

@@ -20,11 +20,12 @@ from devsup.records import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from typing import Any
 
     from devsup.system import Listener, ProcessInfo
     from devsup.tree import Tree
 
-__all__ = ["DEFAULT_GRACE", "KILL_BUDGET", "Ended", "end"]
+__all__ = ["DEFAULT_GRACE", "KILL_BUDGET", "Ended", "Manner", "end", "manner"]
 
 #: Seconds from SIGTERM to SIGKILL. The slowest clean exit of a real dev server measured was 2.2 s (Next.js
 #: 15).
@@ -41,6 +42,27 @@ _PAUSE = 0.005
 _WAIT_ON = 32
 #: What Next.js starts at its end to send telemetry: gone in a moment, and nobody's business.
 _FLUSH = "telemetry/detached-flush"
+
+
+class Manner(Record):
+    """How a server wants to be ended: the first signal, seconds until SIGKILL, programs that are left."""
+
+    first: int = signal.SIGTERM
+    grace: float = DEFAULT_GRACE
+    keep: frozenset[str] = frozenset()
+    #: Its port may be somebody else's (a container's proxy): waited for, but never a failure of the stop.
+    any_owner: bool = False
+
+
+def manner(policy: dict[str, Any], probe: dict[str, Any]) -> Manner:
+    """Return what a job says of its end: see `devsup.guard.job`."""
+    first = getattr(signal, str(policy.get("stop_signal", "SIGTERM")), signal.SIGTERM)
+    return Manner(
+        first if isinstance(first, signal.Signals) else signal.SIGTERM,
+        float(policy.get("grace", DEFAULT_GRACE)),
+        frozenset(policy.get("keep") or ()),
+        bool(probe.get("any_owner")),
+    )
 
 
 class Ended(Record):
@@ -64,15 +86,20 @@ def end(
     port: int | None = None,
     group: Identity | None = None,
     reap: Callable[[], None] = lambda: None,
+    first: int = signal.SIGTERM,
+    awaited: frozenset[int] = frozenset(),
 ) -> Ended:
     """
     End every process of ``tree`` and return what was seen.
 
     ``group`` is the leader where the caller is its parent and has not reaped it: only then is its number safe
     to signal as a group. ``reap`` collects the caller's dead children; it must leave ``group`` alone.
-    ``sweep`` also ends what detached itself on purpose.
+    ``sweep`` also ends what detached itself on purpose. ``first`` is the signal that asks it to end;
+    ``awaited`` are the inodes of sockets that serve for the tree without being its own.
     """
-    return _Shutdown(tree, sweep=sweep, port=port, group=group, reap=reap).run(grace=grace)
+    return _Shutdown(tree, sweep=sweep, port=port, group=group, reap=reap, first=first, awaited=awaited).run(
+        grace=grace
+    )
 
 
 class _Shutdown:
@@ -86,7 +113,11 @@ class _Shutdown:
         port: int | None,
         group: Identity | None,
         reap: Callable[[], None],
+        first: int,
+        awaited: frozenset[int],
     ) -> None:
+        self.first = first
+        self.awaited = awaited
         self.tree = tree
         self.sweep = sweep
         self.port = port
@@ -108,13 +139,13 @@ class _Shutdown:
             alive = self._look(full=True)
             self._note_sockets(alive)
             if alive:
-                signals.append("SIGTERM")
+                signals.append(signal.Signals(self.first).name)
                 self.termed_at = system.now_ticks()
                 self.sessions = {info.sid for info in alive}
-                self._signal_all(alive, signal.SIGTERM)
+                self._signal_all(alive, self.first)
                 self._signal_all(alive, signal.SIGCONT)
-                trace.step(f"SIGTERM to {sorted(info.pid for info in alive)}")
-                alive = self._wait(grace, signal.SIGTERM)
+                trace.step(f"{signals[0]} to {sorted(info.pid for info in alive)}")
+                alive = self._wait(grace, self.first)
             if alive:
                 signals.append("SIGKILL")
                 escalated = True
@@ -251,9 +282,9 @@ class _Shutdown:
     def _wait_for_sockets(self) -> bool:
         """Wait until the tree's listening sockets are closed; tell whether one was still there at the end."""
         deadline = time.monotonic() + PORT_BUDGET
-        while self.inodes & {one.inode for one in system.listeners()}:
+        while left := (self.inodes | self.awaited) & {one.inode for one in system.listeners()}:
             if time.monotonic() > deadline:
-                return True
+                return bool(left & self.inodes)
             self.reap()
             select.select([], [], [], _PAUSE)
         return False

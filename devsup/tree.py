@@ -91,6 +91,8 @@ class Tree(Record):
     parent: int | None = None
     #: Children of the guard that are its own helpers.
     helpers: frozenset[int] = frozenset()
+    #: Programs that are left running, beside those that every server shares.
+    keep: frozenset[str] = frozenset()
     #: Who was last seen to listen for the server, and the inode of that socket: whoever has it is one of its
     #: own, even without a marker, a session or a parent that says so.
     listener: tuple[int, int] | None = None
@@ -256,7 +258,7 @@ def kept(tree: Tree, infos: list[ProcessInfo]) -> set[int]:
     # Whom we did not start leads no session, but may lead a group of it; its terminal is the user's.
     home = {leader, *(info.sid for info in infos if info.pid == leader)}
     away = [info for info in infos if info.sid not in home and info.pgid != leader]
-    left = {info.pid for info in away if info.tty != 0 or _is_shared(info)}
+    left = {info.pid for info in away if info.tty != 0 or _is_shared(info, tree.keep)}
     sessions = {info.sid for info in infos if info.pid in left}
     for info in away:  # oldest first, so a parent comes before its children
         if info.pid not in left and (info.ppid in left or info.sid in sessions):
@@ -272,9 +274,11 @@ def _holds(listener: tuple[int, int]) -> bool:
     return inode in system.socket_inodes(pid)
 
 
-def _is_shared(info: ProcessInfo) -> bool:
+def _is_shared(info: ProcessInfo, more: frozenset[str]) -> bool:
     argv = system.cmdline(info.pid)
     names = {info.comm, argv[0].rpartition("/")[2] if argv else info.comm}
+    if names & more:
+        return True
     if any(name in _SHARED_PROGRAMS or name.startswith(_SHARED_PREFIXES) for name in names):
         return True
     line = "\0".join(argv)

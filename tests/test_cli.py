@@ -198,7 +198,7 @@ def test_options_reach_the_supervisor(call: Callable[..., Said], supervisor: Sta
     call("restart", "web", "--timeout", "8", "--grace", "2")
     start = {"command": None, "port": None, "timeout": None, "wait": True, "env": None, "owner": None}
     start |= dict.fromkeys(("restart", "idle_timeout", "ttl", "with_parent"), None)
-    stop = {"everything": False, "grace": 5.0, "sweep": False, "everywhere": False, "owner": None}
+    stop = {"everything": False, "grace": None, "sweep": False, "everywhere": False, "owner": None}
     stop |= {"take_over": False}
     assert supervisor.calls == [
         (

@@ -142,7 +142,7 @@ def test_the_environment_is_the_callers_with_few_changes(servers: Servers) -> No
         "id": server["id"],
         "generation": server["generation"],
     }
-    servers.stop("web")
+    servers.stop("web", "--take-over")  # it is the agent's that the caller says it is
     servers.nothing_is_left(port)
 
 

@@ -797,7 +797,14 @@ def test_names_of_a_mac_are_asked_of_its_library(monkeypatch: pytest.MonkeyPatch
 
 
 def test_both_modules_give_what_the_package_gives() -> None:
-    shared = set(chosen.__all__) - {"PORTABLE", "Capabilities", "Connection", "Listener", "ProcessInfo", "was_given"}
+    shared = set(chosen.__all__) - {
+        "PORTABLE",
+        "Capabilities",
+        "Connection",
+        "Listener",
+        "ProcessInfo",
+        "was_given",
+    }
     assert set(linux.__all__) == shared
     assert set(portable.__all__) == shared
 

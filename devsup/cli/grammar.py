@@ -85,7 +85,7 @@ VERBS: dict[str, Any] = {
         {
             "targets": None,
             "all": False,
-            "grace": 5.0,
+            "grace": None,
             "sweep": False,
             "everywhere": False,
             "owner": None,
@@ -217,7 +217,7 @@ VERBS: dict[str, Any] = {
         {
             "target": None,
             "timeout": 45.0,
-            "grace": 5.0,
+            "grace": None,
             "take_over": False,
             "json": False,
             "directory": None,
@@ -319,7 +319,7 @@ VERBS: dict[str, Any] = {
         {
             "dry_run": False,
             "orphans": False,
-            "grace": 5.0,
+            "grace": None,
             "json": False,
             "directory": None,
             "verbose": False,

@@ -15,6 +15,7 @@ import time
 from devsup.clock import now_ms
 from devsup.errors import DevsupError
 from devsup.guard import job as jobs
+from devsup.models import State
 from devsup.paths import Home
 from devsup.readiness import url_of
 from devsup.registry import Registry, recovery
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from devsup.guard.charge import Charge
     from devsup.guard.children import Exit
     from devsup.guard.job import Job
-    from devsup.models import State, StopClaim
+    from devsup.models import StopClaim
     from devsup.readiness import Found
+    from devsup.registry.frozen import End
     from devsup.shutdown import Ended
 
 __all__ = ["FAILURES", "Book", "place", "say"]
@@ -80,14 +82,36 @@ class Book:
             return None
         return row.stop if row is not None and row.generation == self.charge.generation else None
 
-    def begin_generation(self) -> Job | None:
-        """Close this generation and return the job of the next one; None where it has been ended."""
+    def stop_unused(self, since: int) -> bool:
+        """
+        Say that it stops because nobody uses it; False where somebody has asked for it after ``since``.
+
+        Also where somebody is ending it already. In ms since the epoch.
+        """
+        job = self.charge.job
+        return self.registry.update(
+            job.id, job.generation, state=State.STOPPING, event="stopping", reason="idle", unused_since=since
+        )
+
+    def last_used(self) -> int | None:
+        """Return when somebody last asked for it, in ms since the epoch."""
+        row = self.registry.row(self.charge.job.id)
+        return row.last_used_at if row is not None else None
+
+    def begin_generation(
+        self, failed: End | None = None, details: dict[str, Any] | None = None
+    ) -> Job | None:
+        """
+        Close this generation and return the job of the next one; None where it has been ended.
+
+        ``failed`` is how it ended by itself; ``details`` are those of the event.
+        """
         job = self.charge.job
 
         def log_of(generation: int) -> str:
             return self.home.log(job.project, job.session, generation)
 
-        row = self.registry.regenerate(job.id, job.generation, log_of)
+        row = self.registry.regenerate(job.id, job.generation, log_of, failed=failed, details=details)
         return None if row is None else job.replace(generation=row.generation, log=row.log)
 
     def write_job(self) -> None:
@@ -132,7 +156,7 @@ def place(found: Found) -> dict[str, Any]:
     return {
         "port": found.listener.port,
         "url": url_of(found.listener, found.scheme),
-        "listener_pid": found.pid,
+        "listener_pid": found.pid or None,
         "listener_inode": found.listener.inode,
     }
 

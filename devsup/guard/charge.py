@@ -16,6 +16,7 @@ from devsup.guard.table import TRANSITIONS
 from devsup.guard.watch import Watch
 from devsup.models import State
 from devsup.readiness import find, still_listens
+from devsup.shutdown import manner
 from devsup.tree import Tree
 
 TYPE_CHECKING = False
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from devsup.guard.table import Happening
     from devsup.models import Identity
     from devsup.readiness import Found
+    from devsup.shutdown import Manner
     from devsup.system import ProcessInfo
 
 __all__ = ["Charge"]
@@ -41,7 +43,10 @@ class Charge:
         #: How the leader ended, and when; it stays unreaped until the tree is gone.
         self.left: Exit | None = None
         self.left_at = 0.0
-        self.was_up = False
+        #: Whether it has come up, in this generation and in any.
+        self.was_up = self.ever_up = False
+        #: Since when it is well; None while it is not.
+        self.up_since: float | None = None
         self.launched_at = 0.0
         self.listener: Found | None = None
         #: Since when nobody listens any more.
@@ -51,11 +56,18 @@ class Charge:
 
     def begin_again(self, job: Job) -> None:
         """Forget a generation whose tree is gone; ``job`` is that of the next one."""
-        self.reap_leader()
+        self.rest()
         self.job = job
-        self.adopt = False
-        self.leader, self.left, self.listener, self.lost_at, self.was_up = None, None, None, None, False
+        self.was_up = False
         self.watch = Watch(job, self.tree, adopt=False)
+
+    def rest(self) -> None:
+        """Know of no process any more: the tree is gone, and the leader's number is given back."""
+        self.reap_leader()
+        self.adopt = False
+        self.handles.forget("leader")
+        self.handles.forget("listener")
+        self.leader, self.left, self.listener, self.lost_at, self.up_since = None, None, None, None, None
 
     @property
     def generation(self) -> int:
@@ -69,6 +81,23 @@ class Charge:
             self.state = state
         return state is not None
 
+    @property
+    def manner(self) -> Manner:
+        """How it wants to be ended."""
+        return manner(self.job.policy, self.job.probe)
+
+    def up(self) -> None:
+        """Note that it has come up, or is well again."""
+        self.was_up = self.ever_up = True
+        if self.up_since is None:
+            self.up_since = time.monotonic()
+
+    def ports(self) -> set[int]:
+        """Return the ports on which it listens now."""
+        held = trees.listening(self.members())
+        found = {one.port for ones in held.values() for one in ones}
+        return found | ({self.listener.listener.port} if self.listener is not None else set())
+
     def is_portless(self) -> bool:
         """Tell whether nothing says that this command will listen at all."""
         return self.job.port is None and not self.job.probe.get("http")
@@ -79,11 +108,11 @@ class Charge:
         """Return the server's tree as this guard knows it."""
         parent = None if self.adopt else self.me.pid
         listener = None
-        if self.adopt and self.listener is not None:
+        if self.adopt and self.listener is not None and self.listener.pid:
             # Once its leader has ended nothing else may tell of it: it has no marker where devsup did not
             # start it.
             listener = (self.listener.pid, self.listener.listener.inode)
-        return Tree(self.job.id, self.leader, parent, self.watch.helpers, listener)
+        return Tree(self.job.id, self.leader, parent, self.watch.helpers, self.manner.keep, listener)
 
     def members(self) -> list[ProcessInfo]:
         """Return the living processes of its own, without those that it only shares."""
@@ -128,21 +157,25 @@ class Charge:
         """Take ``found`` as the place where it serves, and wait for the end of who listens there."""
         self.listener = found
         self.lost_at = None
-        who = identity.of(found.pid)
+        who = identity.of(found.pid) if found.pid else None
         if who is not None:
             self.handles.watch("listener", who)
-        self.was_up = True
+        else:
+            self.handles.forget("listener")
+        self.up()
 
     def lost_listener(self) -> bool:
         """Tell whether the process that listened has ended."""
         assert self.listener is not None
+        if not self.listener.pid:  # somebody else's: only the socket can be looked at
+            return not still_listens(self.listener.listener.inode)
         handle = self.handles.get("listener")
         # Asked afresh: the number of a descriptor that was ready may have gone to this one in the same turn.
         return system.has_exited(handle) if handle is not None else not _lives(self.listener.pid)
 
     def moved_socket(self) -> Found | None:
         """Return where it serves now, if it has moved its socket though nobody ended."""
-        if self.listener is None or still_listens(self.listener.listener.inode):
+        if self.listener is None or not self.listener.pid or still_listens(self.listener.listener.inode):
             return None
         found = find(self.tree(), asked=self.job.port, log=self.job.log)
         if found is not None:

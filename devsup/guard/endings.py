@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["end", "how", "is_over", "shut_down"]
 
 
-def shut_down(charge: Charge, book: Book, *, grace: float, sweep: bool) -> Ended:
-    """End every process of the server and return what was seen."""
+def shut_down(charge: Charge, book: Book, *, grace: float | None = None, sweep: bool = False) -> Ended:
+    """End every process of the server, in its own manner, and return what was seen."""
+    manner = charge.manner
     charge.watch.stop()
     # A process may have moved its socket without ending: what is said of the end shall be true of it.
     moved = charge.moved_socket()
@@ -29,8 +30,19 @@ def shut_down(charge: Charge, book: Book, *, grace: float, sweep: bool) -> Ended
         book.write(**place(moved))
     unreaped = not charge.adopt and (charge.left is None or not charge.left.reaped)
     group = charge.leader if unreaped else None
+    foreign = [charge.listener] if charge.listener is not None and not charge.listener.pid else []
+    awaited = frozenset(one.listener.inode for one in foreign)
     port = charge.listener.listener.port if charge.listener is not None else charge.job.port
-    ended = shutdown.end(charge.tree(), grace=grace, sweep=sweep, port=port, group=group, reap=charge.reap)
+    ended = shutdown.end(
+        charge.tree(),
+        grace=manner.grace if grace is None else grace,
+        sweep=sweep,
+        port=port,
+        group=group,
+        reap=charge.reap,
+        first=manner.first,
+        awaited=awaited,
+    )
     charge.see_leader()
     charge.handles.forget("listener")
     return ended

@@ -24,8 +24,15 @@ class Job(Record):
     """
     Everything but the environment.
 
-    ``port`` is the port asked for; ``probe`` the kind's readiness data; ``policy`` says how long the server
-    lives and what becomes of it when it ends by itself, with a key only for what is not as usual.
+    ``port`` is the port asked for. ``started_at`` is the first start of this server, whatever generation runs
+    now. ``probe`` says how the server is found ready, ``policy`` how long it lives and what becomes of it
+    when it ends by itself, both with a key only for what is not as usual:
+
+    * probe: ``http`` paths of which one must answer, with ``status`` (any), ``body`` and ``root_header``;
+      ``log``, an expression that its output must match first; ``any_owner``: whoever listens on the port
+    * policy: ``restart`` "on-failure" or "always"; ``idle_timeout``, ``ttl`` (seconds); ``parent`` (the
+      fields of an `Identity`); ``stop_signal`` (a name), ``grace`` (seconds), ``keep`` (programs that are
+      left running); ``health``: ``interval`` (seconds) and ``restart``
     """
 
     id: str

@@ -13,20 +13,26 @@ import select
 import sys
 import time
 
-from devsup import identity, shutdown, system
+from devsup import identity, system
 from devsup.clock import now_ms
-from devsup.guard import endings, launch
+from devsup.guard import backoff, endings, launch
+from devsup.guard import health as checks
 from devsup.guard import job as jobs
+from devsup.guard.backoff import Backoff
 from devsup.guard.book import FAILURES, Book, place, say
 from devsup.guard.bounding import Bounding
 from devsup.guard.charge import Charge
 from devsup.guard.children import Exit
+from devsup.guard.health import Health
+from devsup.guard.lifetimes import IDLE, PARENT, TTL, Lifetimes
 from devsup.guard.spawn import ADOPT
 from devsup.guard.table import TRANSITIONS, Happening
 from devsup.guard.talk import Caller, Signals
+from devsup.guard.timers import Timers
 from devsup.models import State
 from devsup.paths import Home
 from devsup.readiness import find
+from devsup.registry.frozen import End
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,8 +55,13 @@ REPLACE_WITHIN = 3.0
 REPLACE_WITHOUT_LEADER = 1.0
 #: Poll interval for processes of whose end nothing tells: there is no descriptor of them, no SIGCHLD.
 _UNTOLD = 1.0
+#: The same for a socket that is somebody else's, a container's proxy.
+_FOREIGN = 2.0
+#: The timer of the pause before the next try.
+_AGAIN = "again"
 
 _UP_STATES = (State.STARTING, State.RUNNING, State.READY, State.UNHEALTHY)
+_WELL = (State.RUNNING, State.READY)
 _OVER = (State.STOPPED, State.EXITED, State.CRASHED)
 
 
@@ -64,6 +75,14 @@ class Guard:
         self.signals = Signals()
         self.caller = Caller()
         self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log))
+        self.timers = Timers()
+        self.health = Health(job)
+        self.lifetimes = Lifetimes(self.charge, self.book, self.health, self.timers)
+        self.backoff = Backoff()
+        #: How the run before this pause ended, and which try comes next.
+        self.failed: tuple[End, backoff.Pause] | None = None
+        #: Why it ends, where nobody has asked for that.
+        self.over: str | None = None
 
     def run(self) -> int:
         """Guard from the claim to the end of the server."""
@@ -76,9 +95,10 @@ class Guard:
             if not self.book.registry.claim(charge.job.id, charge.generation, charge.me):
                 return 0  # the caller died or was stopped, and the reservation went to somebody else
             self.caller.say("c")
-            if not self._launch():
-                return 0
-        self.caller.say("l")
+            self._launch()
+        self.lifetimes.begin()
+        if charge.state not in _OVER:
+            self.caller.say("l")
         while charge.state not in _OVER:
             try:
                 self._turn()
@@ -97,7 +117,7 @@ class Guard:
         poll.register(self.signals.fd, select.POLLIN)
         for handle in charge.handles.all():
             poll.register(handle, select.POLLIN)
-        for fd, events in charge.watch.fds():
+        for fd, events in (*charge.watch.fds(), *self.health.fds()):
             poll.register(fd, events)
         if self.bounding.fd is not None:
             poll.register(self.bounding.fd, select.POLLIN)
@@ -107,21 +127,27 @@ class Guard:
             self.signals.hear()
         charge.reap()
         self._see_leader()
-        if self.signals.stop or self.signals.look:
+        if self.lifetimes.parent_is_gone():
+            self.over = PARENT
+        if self.over or self.signals.stop or self.signals.look:
             self._obey()
             return
         found = charge.watch.advance(ready)
         if found is not None:
             self._serve(found)
         self._see_listener()
+        self._check(ready)
         self._keep_time()
 
     def _timeout(self) -> float | None:
         """Milliseconds until something is due; None for ever."""
         charge = self.charge
         times = [charge.watch.due, self.book.due, self.bounding.due]
-        if charge.state is State.STARTING and charge.is_portless():
+        times += [self.timers.due, self.health.due]
+        if charge.state is State.STARTING and charge.is_portless() and charge.watch.has_said_so is None:
             times.append(charge.launched_at + LIVED_AFTER)
+        if charge.listener is not None and not charge.listener.pid:
+            times.append(time.monotonic() + _FOREIGN)
         if charge.left is not None and not charge.was_up:
             times.append(charge.left_at + LEADER_SETTLE)
         if charge.lost_at is not None and (charge.state is State.READY or charge.left is not None):
@@ -148,20 +174,68 @@ class Guard:
             charge.lost_at = time.monotonic()
             charge.watch.restart()
 
+    def _check(self, ready: set[int]) -> None:
+        """Ask it whether it is well, where that is wanted."""
+        charge, health = self.charge, self.health
+        if health.due is None or charge.lost_at is not None:
+            return
+        well = health.advance(ready, charge.job, charge.listener)
+        if well and charge.state is State.UNHEALTHY and charge.listener is not None:
+            self._serve(charge.listener)
+        if well is False and health.failed >= checks.FAILURES and charge.state is State.READY:
+            self._unwell(Happening.UNWELL, f"{health.failed} checks failed: {health.why}")
+            if health.restarts:
+                self._failed(Exit(), f"unhealthy: {health.why}")
+
+    def _unwell(self, happening: Happening, reason: str) -> None:
+        charge, now = self.charge, time.monotonic()
+        if charge.up_since is not None and now - charge.up_since >= backoff.STEADY:
+            self.backoff.forget()
+        charge.up_since = None
+        self._become(happening, event="unhealthy", reason=reason)
+
     def _keep_time(self) -> None:
         charge, now = self.charge, time.monotonic()
         if self.book.due is not None and now >= self.book.due:
             self.book.write()
         if charge.left is not None:
             self._judge_exit(now)
-        lived = charge.state is State.STARTING and charge.is_portless()
-        if lived and now >= charge.launched_at + LIVED_AFTER:
-            self._become(Happening.LIVED)
-            charge.was_up = True
-            charge.watch.relax()
-            self.caller.say("r")
+        if charge.state is State.STARTING and charge.is_portless():
+            self._see_life(now)
         if charge.lost_at is not None and now >= self._lost_deadline() and charge.state is State.READY:
-            self._become(Happening.LISTENER_LOST, event="unhealthy", reason="nothing listens any more")
+            self._unwell(Happening.LISTENER_LOST, "nothing listens any more")
+        for name in self.timers.fired(now):
+            try:
+                self._fire(name)
+            except BaseException:
+                # It was due and is not done: once more, when whatever was the matter may be over.
+                self.timers.arm(name, time.monotonic() + _UNTOLD)
+                raise
+
+    def _fire(self, name: str) -> None:
+        charge = self.charge
+        if name == _AGAIN:
+            self._run_again()
+        elif name == TTL or (name == PARENT and self.lifetimes.looks_for_parent()):
+            self.over = name
+            self._obey()
+        elif name == IDLE and charge.state in (State.READY, State.UNHEALTHY) and self.lifetimes.is_unused():
+            charge.enter(Happening.STOP)
+            self.over = name
+            self._obey()
+
+    def _see_life(self, now: float) -> None:
+        """A command that need not listen is up after a while, or when it has printed that it is."""
+        charge, said = self.charge, self.charge.watch.has_said_so
+        if said is False or (said is None and now < charge.launched_at + LIVED_AFTER):
+            return
+        if said:
+            self._become(Happening.LIVED, event="ready", ready_at=now_ms(), reason="log")
+        else:
+            self._become(Happening.LIVED)
+        charge.up()
+        charge.watch.relax()
+        self.caller.say("r")
 
     def _judge_exit(self, now: float) -> None:
         """Decide what the leader's end means; without a leader the rest of the tree may still serve."""
@@ -177,7 +251,7 @@ class Guard:
             return
         if rest and not charge.was_up and charge.left.code == 0 and now < charge.left_at + LEADER_SETTLE:
             return
-        self._sweep(Happening.LEFT_CLEAN if clean else Happening.LEFT, charge.left)
+        self._left(Happening.LEFT_CLEAN if clean else Happening.LEFT, charge.left)
 
     def _lost_deadline(self) -> float:
         assert self.charge.lost_at is not None
@@ -200,7 +274,7 @@ class Guard:
         charge.leader = leader
         charge.launched_at = time.monotonic()
         if leader is None:
-            self._sweep(Happening.LEFT, Exit(*child.abandon()))  # it was killed at the gate
+            self._left(Happening.LEFT, Exit(*child.abandon()))  # it was killed at the gate
             return False
         if not self.book.registry.record_child(job.id, job.generation, leader, guard=charge.me):
             child.abandon()
@@ -217,7 +291,7 @@ class Guard:
             say(str(error))
             with open(job.log, "a", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(f"devsup: {error}\n")
-            self._sweep(Happening.LEFT, Exit(code=127))
+            self._left(Happening.LEFT, Exit(code=127))
             return False
         charge.handles.watch("leader", leader)
         return True
@@ -235,7 +309,9 @@ class Guard:
         charge.leader = row.leader
         charge.state = row.state if row.state in _UP_STATES else State.STARTING
         charge.was_up = charge.state is not State.STARTING
+        charge.ever_up = charge.was_up or row.ready_at is not None
         charge.launched_at = time.monotonic()
+        charge.up_since = charge.launched_at if charge.state in _WELL else None
         if charge.state is State.READY and find(charge.tree(), asked=None, log=charge.job.log) is None:
             charge.lost_at = charge.launched_at  # its listener ended while nobody looked
         if charge.leader is not None:
@@ -247,6 +323,10 @@ class Guard:
         """Record where the tree serves: for the first time, or after its listener was replaced."""
         again = self.charge.state is State.READY
         self.charge.serve(found)
+        if self.health.due is None:
+            self.health.begin(time.monotonic())
+        if not self.timers.is_armed(IDLE):
+            self.lifetimes.serves()
         if again:
             self.book.write(**place(found))
         else:
@@ -257,25 +337,29 @@ class Guard:
         charge = self.charge
         told = self.signals.take()
         claim = self.book.claim()
-        if claim is None and not told:
+        if claim is None and not told and self.over is None:
             charge.watch.hurry()  # what was asked has been done, or somebody waits for us to see it ready
             return
-        if claim is not None and claim.purpose == "restart":
+        if claim is not None and claim.purpose == "restart" and self.over is None:
+            self.backoff.forget()
             if charge.enter(Happening.RESTART):
                 self._restart(grace=claim.grace)
             return
-        grace = claim.grace if claim is not None else shutdown.DEFAULT_GRACE
+        asked = claim is not None and claim.purpose == "stop"
+        grace = claim.grace if claim is not None else None
+        reason = "stop" if asked else self.over or "signal"
         if claim is None:
-            self._become(Happening.STOP, event="stopping", reason="signal")
+            self._become(Happening.STOP, event="stopping", reason=reason)
         else:
             charge.enter(Happening.STOP)
+        self._pause_all()
         ended = endings.shut_down(charge, self.book, grace=grace, sweep=claim is not None and claim.sweep)
-        by = f"pid {claim.by.pid}" if claim is not None else "signal"
-        self._end(State.STOPPED, ended=ended, reason="stop" if claim is not None else "signal", by=by)
+        by = f"pid {claim.by.pid}" if claim is not None and asked else "guard" if self.over else "signal"
+        self._end(State.STOPPED, ended=ended, reason=reason, by=by)
 
     def _restart(self, *, grace: float) -> None:
-        charge = self.charge
-        ended = endings.shut_down(charge, self.book, grace=grace, sweep=False)
+        self._pause_all()
+        ended = endings.shut_down(self.charge, self.book, grace=grace)
         if not endings.is_over(ended):
             self._end(State.STOPPED, ended=ended, reason="restart")
             return
@@ -283,6 +367,12 @@ class Guard:
         if job is None:
             self._end(State.STOPPED, ended=ended, reason="stop")  # a stop came while it went down
             return
+        self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        """Run the next generation."""
+        charge = self.charge
+        self.failed = None
         charge.begin_again(job)
         self.bounding.finish()
         self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log))
@@ -291,14 +381,71 @@ class Guard:
         self.book.write_job()
         self._launch()
 
-    def _sweep(self, happening: Happening, left: Exit) -> None:
-        """The server has ended by itself: end what is left of its tree and record that."""
+    # -- ends that nobody has asked for --------------------------------------------------------------
+
+    def _left(self, happening: Happening, left: Exit) -> None:
+        """The server has ended by itself: run it again where that is wanted, or record its end."""
+        charge = self.charge
+        if TRANSITIONS[charge.state][happening] is None:
+            return
+        wanted = charge.job.policy.get("restart")
+        # Who starts it and waits is told at once that it cannot run; `always` means that, too.
+        failure = wanted == "on-failure" and happening is Happening.LEFT and charge.ever_up
+        if failure or wanted == "always":
+            self._failed(left, endings.how(left))
+        else:
+            self._stays_down(happening, left, endings.how(left))
+
+    def _failed(self, left: Exit, reason: str) -> None:
+        """End what is left of this run; the next one comes after a pause, unless there were too many."""
+        charge, now = self.charge, time.monotonic()
+        pause = self.backoff.failed(now, up_since=charge.up_since)
+        if pause is None:
+            many = f"gave up after {backoff.MOST} restarts within {backoff.WINDOW:g} s"
+            self._stays_down(Happening.LEFT, left, f"{many}: {reason}")
+            return
+        self.failed = (
+            End(State.EXITED, left.code, left.signal, reason, by=None, outcome=None, at=now_ms(), keep=False),
+            pause,
+        )
+        self._become(
+            Happening.FAILED, port=None, url=None, listener_pid=None, listener_inode=None,
+        )  # fmt: skip
+        self._pause_all()
+        ended = endings.shut_down(charge, self.book)
+        if not endings.is_over(ended):
+            self._end(State.CRASHED, ended=ended, reason=reason, left=left)
+            return
+        charge.rest()
+        say(f"{reason}; try {pause.attempt} in {pause.seconds:g} s")
+        self.timers.arm(_AGAIN, time.monotonic() + pause.seconds)
+
+    def _run_again(self) -> None:
+        """The pause is over."""
+        assert self.failed is not None
+        failed, pause = self.failed
+        details = {"attempt": pause.attempt, "delay_ms": round(pause.seconds * 1e3)}
+        job = self.book.begin_generation(failed, details)
+        if job is not None:
+            self.backoff.restarted(time.monotonic())
+            self._begin(job)
+        elif self.book.claim() is not None:
+            self._obey()  # a stop was claimed meanwhile, and is about to be asked for
+        else:
+            self._end(State.STOPPED, ended=None, reason="stop")  # somebody has ended its row
+
+    def _stays_down(self, happening: Happening, left: Exit, reason: str) -> None:
         charge = self.charge
         state = TRANSITIONS[charge.state][happening]
-        if state is None:
-            return
-        ended = endings.shut_down(charge, self.book, grace=shutdown.DEFAULT_GRACE, sweep=False)
-        self._end(state, ended=ended, reason=endings.how(left), keep=charge.was_up, left=left)
+        assert state is not None
+        self._pause_all()
+        ended = endings.shut_down(charge, self.book)
+        self._end(state, ended=ended, reason=reason, keep=charge.ever_up, left=left)
+
+    def _pause_all(self) -> None:
+        """Check and count no more, until it serves again."""
+        self.health.stop()
+        self.timers.disarm(_AGAIN, IDLE)
 
     def _end(self, state: State, *, ended: Ended | None, reason: str, **how: Any) -> None:
         self.bounding.finish()

@@ -2,7 +2,8 @@
 Readiness as part of the guard's loop: when to look next, which descriptors to wait on, what was found.
 
 It never blocks. A look finds the tree's listening socket; kinds with an HTTP check then get one request;
-others must hold the socket for a moment, since a port test opens one too.
+others must hold the socket for a moment, since a port test opens one too. Where a line of the output is asked
+for, nothing counts before that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 
 from devsup import readiness, system
+from devsup.guard.printed import Printed
 from devsup.readiness import Found
 
 TYPE_CHECKING = False
@@ -53,6 +55,8 @@ class Watch:
         paths = job.probe.get("http") or []
         self._paths: list[str] = list(paths)
         self._asked = 0
+        pattern = job.probe.get("log")
+        self._printed = Printed(job.log, pattern) if pattern else None
         self.helpers: frozenset[int] = frozenset()
         self._probe: Probe | None = None
         self._candidate: Found | None = None
@@ -72,6 +76,11 @@ class Watch:
         self._began = time.monotonic()
         self._slow = 0.0
         self.due = self._began
+
+    @property
+    def has_said_so(self) -> bool | None:
+        """Whether it has printed the line that it is ready by; None where no line is asked for."""
+        return None if self._printed is None else self._printed.seen
 
     def relax(self) -> None:
         """Look ever more seldom: nothing says that this command will listen at all."""
@@ -112,10 +121,10 @@ class Watch:
 
     def _look(self, now: float) -> Found | None:
         job = self._job
-        found = readiness.find(
-            self._tree(), asked=job.port, log=job.log, strangers=self._strangers, default=job.default_port
-        )
         self.due = now + self._pace(now)
+        if self._printed is not None and not self._printed.look():
+            return None
+        found = self._find()
         if found is None:
             self._candidate = None
             return None
@@ -139,6 +148,17 @@ class Watch:
             self._deadline = self.due = now + readiness.PROBE_TIMEOUT
         return None
 
+    def _find(self) -> Found | None:
+        job = self._job
+        found = readiness.find(
+            self._tree(), asked=job.port, log=job.log, strangers=self._strangers, default=job.default_port
+        )
+        if job.port is None or not job.probe.get("any_owner"):
+            return found
+        if found is not None and found.listener.port == job.port:
+            return found
+        return readiness.find_any(job.port, job.log)
+
     def _pace(self, now: float) -> float:
         if self._slow:
             self._slow = min(self._slow * 2, _IDLE_PACE)
@@ -150,8 +170,9 @@ class Watch:
         found = self._candidate
         self._drop()
         if found is not None:
-            unready = self._job.probe.get("unready") or ()
-            answered = bool(answer.status) and answer.status not in unready and self._is_ours(answer)
+            wanted, unready = self._job.probe.get("status"), self._job.probe.get("unready") or ()
+            fine = answer.status not in unready if wanted is None else answer.status == wanted
+            answered = bool(answer.status) and fine and self._is_ours(answer)
             if answer.tls:
                 self._start_helper(found.replace(scheme="https"), in_clear=found if answered else None)
                 return None
@@ -174,7 +195,8 @@ class Watch:
     def _start_helper(self, found: Found, *, in_clear: Found | None = None) -> None:
         self._candidate, self._in_clear = found, in_clear
         path = self._paths[self._asked % len(self._paths)]
-        argv = readiness.tls_helper_argv(sys.executable, found.listener, path)
+        wanted = self._job.probe.get("status")
+        argv = readiness.tls_helper_argv(sys.executable, found.listener, path, status=wanted)
         null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
         environ = {"PATH": os.environ.get("PATH", "")}
         pid = os.posix_spawn(argv[0], argv, environ, file_actions=null, setsigmask=())

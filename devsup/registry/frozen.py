@@ -42,6 +42,7 @@ __all__ = [
     "EVENTS_MS",
     "HISTORY",
     "KEEP",
+    "RUNS",
     "About",
     "End",
     "Keep",
@@ -64,8 +65,8 @@ __all__ = [
     "withdraw",
 ]
 
-#: Ended servers kept per project.
-HISTORY = 200
+#: Ended servers kept per project, and earlier generations of one that was restarted.
+HISTORY, RUNS = 200, 20
 #: Events kept, and for how long; the age is looked at once in so many events.
 EVENTS, EVENTS_MS = 10_000, 30 * 86_400_000
 _AGE_EVERY = 64
@@ -156,7 +157,7 @@ def record_child(db: Database, server: str, generation: int, leader: Identity, g
 
 
 #: The statements of `update` by the columns they set: putting one together costs a tenth of its execution.
-_updates: dict[tuple[str, ...], str] = {}
+_updates: dict[tuple[bool, tuple[str, ...]], str] = {}
 
 
 def update(
@@ -167,20 +168,25 @@ def update(
     *,
     event: str | None,
     reason: str | None,
+    unused_since: int | None = None,
 ) -> bool:
     """
     Set columns of a live row; its state only while nobody has claimed the stop.
 
-    Without an event it is a single statement.
+    With ``unused_since`` only if nobody has asked for it since then (ms since the epoch): whoever is told
+    that it runs has noted that before. Without an event it is a single statement.
     """
     columns = tuple(values)
-    statement = _updates.get(columns)
+    statement = _updates.get((unused_since is None, columns))
     if statement is None:
         set_to = ", ".join(f"{name} = ?" for name in columns) or "live = live"
         unclaimed = " AND stop IS NULL" if "state" in values else ""
-        statement = f"UPDATE runs SET {set_to} WHERE id = ? AND generation = ? AND live = 1{unclaimed}"
-        _updates[columns] = statement
-    bound = (*values.values(), server, generation)
+        unused = "" if unused_since is None else " AND (last_used_at IS NULL OR last_used_at <= ?)"
+        statement = (
+            f"UPDATE runs SET {set_to} WHERE id = ? AND generation = ? AND live = 1{unclaimed}{unused}"
+        )
+        _updates[unused_since is None, columns] = statement
+    bound = (*values.values(), server, generation, *(() if unused_since is None else (unused_since,)))
     if event is None:
         return db.execute(statement, bound).rowcount > 0
     found = db.execute(f"{statement} RETURNING project, session, leader", bound).fetchall()
@@ -415,12 +421,19 @@ def next_generation(db: Database) -> int:
 
 
 def regenerate(
-    db: Database, server: str, generation: int, log_of: Callable[[int], str], by: str | None
+    db: Database,
+    server: str,
+    generation: int,
+    log_of: Callable[[int], str],
+    by: str | None,
+    failed: End | None = None,
+    details: dict[str, Any] | None = None,
 ) -> Row | None:
     """
     Close a live generation into the history and begin the next one: same id, guard and lease.
 
-    None if it has ended, or a stop has taken the restart's claim meanwhile.
+    ``failed`` says how it ended where it did so by itself. None if it has ended for good, or a stop has taken
+    the restart's claim meanwhile.
     """
     row = read(db, server)
     if row is None or row.generation != generation or row.ended_at is not None:
@@ -428,7 +441,25 @@ def regenerate(
     if row.stop is not None and row.stop.purpose == "stop":
         return None
     now = now_ms()
-    remember(db, row.replace(state=State.STOPPED, reason="restart", ended_at=now))
+    if failed is None:
+        remember(db, row.replace(state=State.STOPPED, reason="restart", ended_at=now))
+    else:
+        remember(
+            db,
+            row.replace(
+                state=failed.state,
+                reason=failed.reason,
+                exit_code=failed.exit_code,
+                signal=failed.signal,
+                ended_at=failed.at,
+            ),
+        )
+    # One that is restarted for ever must not push the ends of all others out of the history.
+    db.execute(
+        "DELETE FROM history WHERE id = ?1 AND seq <="
+        " (SELECT seq FROM history WHERE id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+        (server, RUNS),
+    )
     following = next_generation(db)
     db.execute(
         "UPDATE runs SET generation = ?, log = ?, started_at = ?, state = ?, leader = NULL, port = NULL,"
@@ -438,7 +469,17 @@ def regenerate(
     )
     again = read(db, server)
     assert again is not None
-    add_event(db, "restarted", About.row(again), pid=row.leader.pid if row.leader else None, by=by, at=now)
+    add_event(
+        db,
+        "restarted",
+        About.row(again),
+        pid=row.leader.pid if row.leader else None,
+        by=by,
+        reason=None if failed is None else failed.reason,
+        exit_code=None if failed is None else failed.exit_code,
+        details=details,
+        at=now,
+    )
     return again
 
 

@@ -11,7 +11,7 @@ reservation meets somebody else's. Any number of processes and threads may use i
 from __future__ import annotations
 
 from devsup.clock import now_ms
-from devsup.models import Events
+from devsup.models import Events, State
 from devsup.registry import frozen, queries
 from devsup.registry.codec import identity_text, text
 from devsup.registry.frozen import KEEP, Keep
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
-    from devsup.models import Event, Identity, Operation, Row, State, StopClaim
+    from devsup.models import Event, Identity, Operation, Row, StopClaim
     from devsup.registry.opening import Database
     from devsup.registry.pools import Pool, Wanted
 
@@ -180,14 +180,17 @@ class Registry(Transactions):
         listener_pid: int | Keep | None = KEEP,
         listener_inode: int | Keep | None = KEEP,
         ready_at: int | Keep | None = KEEP,
+        last_used_at: int | Keep | None = KEEP,
         event: str | None = None,
         reason: str | None = None,
+        unused_since: int | None = None,
     ) -> bool:
         """
         Set what is given, with its event.
 
         False, with nothing changed, if the generation has ended, or if there is a `state` and a stop claim:
-        who is being stopped is not declared ready.
+        who is being stopped is not declared ready. Nor is anything changed if somebody has asked for the
+        server after ``unused_since`` (ms since the epoch).
         """
         values: dict[str, object] = {} if state is None else {"state": state.value}
         if port is not KEEP:
@@ -200,9 +203,13 @@ class Registry(Transactions):
             values["listener_inode"] = listener_inode
         if ready_at is not KEEP:
             values["ready_at"] = ready_at
+        if last_used_at is not KEEP:
+            values["last_used_at"] = last_used_at
         return bool(
             self._run(
-                lambda db: frozen.update(db, id, generation, values, event=event, reason=reason),
+                lambda db: frozen.update(
+                    db, id, generation, values, event=event, reason=reason, unused_since=unused_since
+                ),
                 write=True,
                 any_schema=True,
                 single=event is None,
@@ -279,11 +286,24 @@ class Registry(Transactions):
         return bool(self._run(lambda db: frozen.finish(db, id, generation, end), write=True, any_schema=True))
 
     def regenerate(
-        self, id: str, generation: int, log_of: Callable[[int], str], *, by: str | None = None
+        self,
+        id: str,
+        generation: int,
+        log_of: Callable[[int], str],
+        *,
+        by: str | None = None,
+        failed: frozen.End | None = None,
+        details: dict[str, Any] | None = None,
     ) -> Row | None:
-        """Begin the next generation of a live server, for a restart; None if this one has ended."""
+        """
+        Begin the next generation of a live server, for a restart; None if this one has ended.
+
+        ``failed`` is how it ended by itself, ``details`` are those of the event.
+        """
         return self._run(
-            lambda db: frozen.regenerate(db, id, generation, log_of, by), write=True, any_schema=True
+            lambda db: frozen.regenerate(db, id, generation, log_of, by, failed, details),
+            write=True,
+            any_schema=True,
         )
 
     # -- operations ---------------------------------------------------------------------------------
@@ -312,11 +332,16 @@ class Registry(Transactions):
         return bool(self._run(lambda db: frozen.dismiss(db, id, generation), write=True))
 
     def touch(self, id: str) -> bool:
-        """Note that a server is being used now."""
-        values = (now_ms(), id)
+        """
+        Note that a server is being used now; False where it is no more, or about to be.
+
+        Whoever was told True has kept a server that nobody used from being stopped for that.
+        """
+        values = (now_ms(), id, State.STOPPING.value)
+        statement = "UPDATE runs SET last_used_at = ? WHERE id = ? AND state <> ?"
         return bool(
             self._run(
-                lambda db: db.execute("UPDATE runs SET last_used_at = ? WHERE id = ?", values).rowcount,
+                lambda db: db.execute(statement, values).rowcount,
                 write=True,
                 single=True,
             )

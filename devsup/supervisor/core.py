@@ -29,7 +29,7 @@ from devsup.models import (
 from devsup.paths import Home, ensure_home, find_home
 from devsup.registry import Registry
 from devsup.supervisor import loops
-from devsup.supervisor.view import Life, Sockets, life, server_of
+from devsup.supervisor.view import Life, Sockets, life, server_of, trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ __all__ = ["Supervisor"]
 
 #: Seconds for a whole start: lock, joining, waiting for a stop to end, readiness.
 START_TIMEOUT = 45.0
-STOP_GRACE = 5.0
 
 
 class Supervisor:
@@ -228,7 +227,7 @@ class Supervisor:
         )
 
     def restart(
-        self, target: str, *, timeout: float = START_TIMEOUT, grace: float = STOP_GRACE,
+        self, target: str, *, timeout: float = START_TIMEOUT, grace: float | None = None,
         take_over: bool = False, on_progress: Callable[[Progress], None] | None = None,
     ) -> StartResult:  # fmt: skip
         """
@@ -289,8 +288,7 @@ class Supervisor:
         from devsup.supervisor.many import down
 
         refuse = (lambda _row: None) if take_over else self._refuse_others("stop")
-        allowed = STOP_GRACE if grace is None else grace
-        return down(self, apps, grace=allowed, sweep=sweep, refuse=refuse)
+        return down(self, apps, grace=grace, sweep=sweep, refuse=refuse)
 
     def config(
         self,
@@ -361,7 +359,7 @@ class Supervisor:
         *,
         everything: bool = False,
         everywhere: bool = False,
-        grace: float = STOP_GRACE,
+        grace: float | None = None,
         sweep: bool = False,
         owner: str | None = None,
         take_over: bool = False,
@@ -371,8 +369,8 @@ class Supervisor:
 
         With ``owner`` everything of that one. A failure of one target is in its result and does not touch the
         others; so is the refusal of what is somebody else's, unless the caller means to ``take_over``.
-        ``grace`` is in seconds from SIGTERM to SIGKILL; ``sweep`` also ends what the servers have started and
-        shared with others.
+        ``grace`` is in seconds from SIGTERM to SIGKILL, by default the app's own, else 5; ``sweep`` also ends
+        what the servers have started and shared with others.
         """
         loops.refuse("Supervisor.stop", "devsup.aio.Supervisor.stop_server(...)")
         from devsup.apps import owner as owners
@@ -491,7 +489,7 @@ class Supervisor:
         return port_list(self)
 
     def prune(
-        self, *, dry_run: bool = False, orphans: bool = False, grace: float = STOP_GRACE
+        self, *, dry_run: bool = False, orphans: bool = False, grace: float | None = None
     ) -> PruneResult:
         """
         Remove what dead servers of every project have left; with ``dry_run`` only say what that is.
@@ -533,7 +531,7 @@ class Supervisor:
             )
         if server.state is State.UNHEALTHY:
             raise NotReady(
-                f"`{server.session}` runs (pid {server.pid}), but nothing of it listens any more",
+                f"{trouble(found.row, server)} (pid {server.pid})",
                 hint=f"devsup restart {name}",
             )
         if server.url is None:
@@ -651,7 +649,7 @@ class Supervisor:
         """Return the app's server, started or found; see `start`."""
         return self.start(app, command=command, port=port, timeout=timeout, env=env, owner=owner)
 
-    def stop_server(self, target: str, *, grace: float = STOP_GRACE, take_over: bool = False) -> StopResult:
+    def stop_server(self, target: str, *, grace: float | None = None, take_over: bool = False) -> StopResult:
         """Stop one server; see `stop`."""
         return self.stop([target], grace=grace, take_over=take_over).results[0]
 
@@ -660,7 +658,7 @@ class Supervisor:
         target: str,
         *,
         timeout: float = START_TIMEOUT,
-        grace: float = STOP_GRACE,
+        grace: float | None = None,
         take_over: bool = False,
     ) -> StartResult:
         """Run a server again and return it when it is ready; see `restart`."""
@@ -676,7 +674,7 @@ class Supervisor:
         """Return a page of a log; see `logs`."""
         return self.logs(target, after=after, lines=lines, max_bytes=max_bytes)
 
-    def cleanup(self, *, grace: float = STOP_GRACE, take_over: bool = False) -> StopResults:
+    def cleanup(self, *, grace: float | None = None, take_over: bool = False) -> StopResults:
         """Stop all servers of this project; see `stop`."""
         return self.stop(everything=True, grace=grace, take_over=take_over)
 

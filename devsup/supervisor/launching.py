@@ -13,7 +13,7 @@ from devsup.apps import commands
 from devsup.apps.presets import KINDS
 from devsup.guard import job as jobs
 from devsup.guard.job import Job
-from devsup.guard.spawn import Hearing, spawn
+from devsup.guard.spawn import ADOPT, Hearing, spawn
 from devsup.tree import MARKER, Marker
 
 TYPE_CHECKING = False
@@ -36,6 +36,8 @@ def launch_guard(
 ) -> Hearing:
     """
     Start the guard of ``row``; ``environ`` is the caller's environment, which the plan changes.
+
+    A guard that takes over (`ADOPT`) keeps to what was asked for when the server was started.
 
     :raises InternalError: the guard cannot be started
     :raises OSError: the job cannot be written
@@ -62,6 +64,12 @@ def launch_guard(
         started_at=row.started_at,
         policy=plan.policy,
     )
+    if mode == ADOPT:
+        try:
+            first = jobs.read(home.job(row.id))
+            job = job.replace(policy=first.policy, probe=first.probe, started_at=first.started_at)
+        except (OSError, ValueError):
+            pass  # lost with the registry, or another version's: as a start of today would have it
     os.makedirs(os.path.dirname(row.log), mode=0o700, exist_ok=True)
     jobs.write(home.job(row.id), job)
     marker = Marker(home.root, row.project, row.session, row.id, row.generation)

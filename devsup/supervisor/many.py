@@ -337,7 +337,7 @@ def down(
     supervisor: Supervisor,
     names: Sequence[str],
     *,
-    grace: float,
+    grace: float | None,
     sweep: bool,
     refuse: Callable[[Row], DevsupError | None],
 ) -> StopResults:

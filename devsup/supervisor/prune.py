@@ -39,7 +39,7 @@ OLD_DAYS = 30
 _DAY = 86_400
 
 
-def prune(home: Home, *, dry_run: bool, orphans: bool, grace: float) -> PruneResult:
+def prune(home: Home, *, dry_run: bool, orphans: bool, grace: float | None) -> PruneResult:
     """Return what was removed, or with ``dry_run`` what would be; see `Supervisor.prune`."""
     registry = Registry(home)
     # Files and processes first, then rows: both appear after their row was written.
@@ -216,7 +216,7 @@ def _is_gone(project: str) -> bool:
 
 def _orphans(
     registry: Registry, marked: list[tuple[ProcessInfo, trees.Marker]], rows: list[Row], *, orphans: bool,
-    grace: float,
+    grace: float | None,
 ) -> Iterator[Step]:  # fmt: skip
     known = {row.id for row in rows}
     groups: dict[str, list[ProcessInfo]] = {}
@@ -238,11 +238,11 @@ def _orphans(
 class _End:
     """Ends all of one server at its first call; each call says whether that was the end of one process."""
 
-    def __init__(self, registry: Registry, server: str, *, asked: bool, grace: float) -> None:
+    def __init__(self, registry: Registry, server: str, *, asked: bool, grace: float | None) -> None:
         self._registry = registry
         self._server = server
         self._asked = asked
-        self._grace = grace
+        self._grace = shutdown.DEFAULT_GRACE if grace is None else grace
         self._left: set[int] | None = None
 
     def __call__(self, info: ProcessInfo) -> bool:

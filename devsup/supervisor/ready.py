@@ -12,7 +12,7 @@ import time
 from devsup import identity, logs
 from devsup.errors import ExitedEarly, InternalError, NotReady, StoppedMeanwhile
 from devsup.models import Row, StartResult, State
-from devsup.supervisor.view import Life, life, server_of
+from devsup.supervisor.view import Life, life, server_of, trouble
 from devsup.supervisor.waiting import Changes, pause
 
 TYPE_CHECKING = False
@@ -116,7 +116,7 @@ def follow_guarded(registry: Registry, row: Row, *, deadline: float, ticker: Tic
             return found
         if time.monotonic() >= deadline:
             raise NotReady(
-                f"`{row.session}` runs (pid {server.pid}), but nothing of it listens any more",
+                f"{trouble(row, server)} (pid {server.pid})",
                 hint=f"devsup restart {name}",
                 details={"log_tail": tail(found.log)},
                 data=StartResult(server, reused=True, waited_ms=0, notes=[]),
@@ -212,7 +212,8 @@ def ended_error(
     text = tail(row.log)
     cause = _cause(row, text, failures)
     return ExitedEarly(
-        f"`{row.session}` ended before it was ready, with {how}" + (f": {cause}" if cause else ""),
+        f"`{row.session}` ended before it was ready, with {how}{_gave_up(row)}"
+        + (f": {cause}" if cause else ""),
         hint=f"devsup logs {name}",
         details={
             "exit_code": row.exit_code,
@@ -222,6 +223,12 @@ def ended_error(
             "server": server,
         },
     )
+
+
+def _gave_up(row: Row) -> str:
+    """Return that it was run again and again, where it was."""
+    tries, _, _ = (row.reason or "").partition(":")
+    return f"; {tries}" if tries.startswith("gave up") else ""
 
 
 def _cause(row: Row, text: str, failures: Sequence[Sequence[str]] | None) -> str | None:

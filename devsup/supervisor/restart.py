@@ -12,8 +12,9 @@ import time
 from devsup import identity
 from devsup.clock import distinct_ms
 from devsup.errors import Busy, NotOurs
+from devsup.guard import job as jobs
 from devsup.guard.spawn import LOOK
-from devsup.models import StartResult, StopClaim
+from devsup.models import Identity, StartResult, StopClaim
 from devsup.registry import Registry
 from devsup.supervisor import ready
 from devsup.supervisor.view import Life, life, server_of, whose
@@ -22,13 +23,18 @@ from devsup.supervisor.waiting import Ticker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from devsup.errors import DevsupError
+    from devsup.guard.job import Job
     from devsup.models import Row
     from devsup.supervisor.core import Supervisor
     from devsup.supervisor.waiting import Progress
 
 __all__ = ["restart"]
+
+#: Seconds from SIGTERM to SIGKILL where nobody says otherwise; as in `devsup.shutdown`, which costs more.
+_GRACE = 5.0
 
 _LOST_ENVIRONMENT = (
     "its guard was gone: it was started with this caller's environment, without earlier --env values"
@@ -40,7 +46,7 @@ def restart(
     target: str,
     *,
     timeout: float,
-    grace: float,
+    grace: float | None,
     refuse: Callable[[Row], DevsupError | None] | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> StartResult:
@@ -66,7 +72,9 @@ def restart(
         return _start_again(supervisor, row, alive, timeout=timeout, grace=grace, on_progress=on_progress)
     held = row.stop
     dead = held.by if held is not None and identity.is_gone(held.by) else None
-    mine = StopClaim(identity.me(), distinct_ms(), "restart", grace, sweep=False)
+    job = _job(supervisor, row)
+    own = float(job.policy.get("grace", _GRACE)) if job is not None else _GRACE
+    mine = StopClaim(identity.me(), distinct_ms(), "restart", own if grace is None else grace, sweep=False)
     claimed = registry.claim_stop(row.id, row.generation, mine, dead_holder=dead)
     if claimed is not None and claimed != mine and claimed.purpose == "stop":
         raise Busy(
@@ -91,12 +99,13 @@ def _start_again(
     alive: Life,
     *,
     timeout: float,
-    grace: float,
+    grace: float | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> StartResult:
     """Start what has no guard: it ended, or its guard was killed."""
     from devsup.supervisor.core import Supervisor as Same
 
+    job = _job(supervisor, row)
     if alive is not Life.ENDED and alive is not Life.DEAD:
         stopped = supervisor.stop([row.id], grace=grace, take_over=True).results[0]
         if stopped.error is not None:
@@ -107,7 +116,24 @@ def _start_again(
     there = Same(row.cwd, supervisor.home.root, within=supervisor.within)
     result = there.start(
         row.app, command=row.command, port=row.asked_port, timeout=timeout, owner=row.owner,
-        on_progress=on_progress,
+        on_progress=on_progress, **_lifetimes(job),
     )  # fmt: skip
     notes = [_LOST_ENVIRONMENT] if alive is not Life.ENDED else []
     return result.replace(notes=[*result.notes, *notes])
+
+
+def _job(supervisor: Supervisor, row: Row) -> Job | None:
+    try:
+        return jobs.read(supervisor.home.job(row.id))
+    except (OSError, ValueError):
+        return None  # it has ended, or is another version's
+
+
+def _lifetimes(job: Job | None) -> dict[str, Any]:
+    """Return what was asked for when the server was started, for the one that takes its place."""
+    policy = job.policy if job is not None else {}
+    asked = {name: policy[name] for name in ("restart", "idle_timeout", "ttl") if name in policy}
+    parent = Identity(**policy["parent"]) if policy.get("parent") else None
+    return asked | (
+        {"with_parent": parent.pid} if parent is not None and not identity.is_gone(parent) else {}
+    )

@@ -40,7 +40,7 @@ from devsup.registry import FolderBusy, PoolEmpty, PortLeased, Registry, Session
 from devsup.supervisor import preflight, ready
 from devsup.supervisor.launching import launch_guard, tidy
 from devsup.supervisor.sandbox import dies_with_caller
-from devsup.supervisor.view import Life, life, server_of, tree_of
+from devsup.supervisor.view import Life, life, server_of, tree_of, trouble
 from devsup.supervisor.waiting import Changes, Ticker, pause
 from devsup.tree import MARKER
 
@@ -145,10 +145,10 @@ class Starter:
         other = self.registry.in_folder(self.scope, self.plan.folder)
         return row if other is None or life(other) in _OVER else other
 
-    def _reuse(self, row: Row, alive: Life) -> StartResult:
+    def _reuse(self, row: Row, alive: Life) -> StartResult | None:
+        """Return the server that was found; None where it is being stopped since, for want of use say."""
         trace.step(f"found {row.session}: {row.state.value}")
-        self.registry.touch(row.id)
-        return self._found(row, alive)
+        return self._found(row, alive) if self.registry.touch(row.id) else None
 
     def _found(self, row: Row, alive: Life) -> StartResult:
         server = server_of(row, alive)
@@ -158,9 +158,7 @@ class Starter:
         self._note_differences(row, server.port)
         if server.state is State.UNHEALTHY:
             name = row.app or row.session
-            self.notes.append(
-                f"nothing of `{row.session}` listens any more; `devsup restart {name}` runs it again"
-            )
+            self.notes.append(f"{trouble(row, server)}; `devsup restart {name}` runs it again")
         return StartResult(server, row.id not in self.made, waited_ms=self._waited(), notes=self.notes)
 
     def _join(self, row: Row) -> StartResult | None:
@@ -251,10 +249,9 @@ class Starter:
 
     def _finish_stop(self, row: Row) -> None:
         # Whoever began it is dead, perhaps before the guard was asked: a start would wait for ever.
-        from devsup.shutdown import DEFAULT_GRACE
         from devsup.supervisor.stop import stop_all_of
 
-        grace, sweep = (row.stop.grace, row.stop.sweep) if row.stop is not None else (DEFAULT_GRACE, False)
+        grace, sweep = (row.stop.grace, row.stop.sweep) if row.stop is not None else (None, False)
         stop_all_of(self.home, self.project, [], [row], grace=grace, sweep=sweep)
 
     # -- a server that is to be made -----------------------------------------------------------------

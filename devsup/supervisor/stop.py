@@ -20,6 +20,7 @@ from devsup.errors import DevsupError, PortHeld, RegistryUnusable, Survivors
 from devsup.guard import job as jobs
 from devsup.models import Member, Outcome, Row, State, StopClaim, StopResult, StopResults
 from devsup.registry import Registry
+from devsup.shutdown import Manner, manner
 from devsup.supervisor import targets, view
 from devsup.supervisor.view import Life
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from devsup.shutdown import Ended
     from devsup.supervisor.targets import Target
 
-__all__ = ["stop_all_of"]
+__all__ = ["manner_of", "stop_all_of"]
 
 #: Seconds beyond grace and kill that a guard or another caller gets to finish.
 MARGIN = 10.0
@@ -61,7 +62,7 @@ def stop_all_of(
     texts: list[str],
     rows: list[Row],
     *,
-    grace: float,
+    grace: float | None,
     sweep: bool,
     everywhere: bool = False,
     refuse: Callable[[Row], DevsupError | None] = lambda row: None,  # noqa: ARG005 - as it is called
@@ -156,7 +157,7 @@ class _Stop:
         home: Home,
         target: Target,
         *,
-        grace: float,
+        grace: float | None,
         sweep: bool,
         may_wait: bool,
         pinned: bool,
@@ -166,10 +167,11 @@ class _Stop:
         self.registry = Registry(home)
         self.target = target
         self.row = target.row
-        self.grace = grace
+        self.manner = manner_of(home, target.row)
+        self.grace = self.manner.grace if grace is None else grace
         self.sweep = sweep
         self.began = time.monotonic()
-        self.deadline = self.began + grace + shutdown.KILL_BUDGET + shutdown.PORT_BUDGET + MARGIN
+        self.deadline = self.began + self.grace + shutdown.KILL_BUDGET + shutdown.PORT_BUDGET + MARGIN
         self.result: StopResult | None = None
         #: What to wait on: pidfds of the guard and of the caller that has the claim; and when to look anyway.
         self.handles: list[int] = []
@@ -391,7 +393,15 @@ class _Stop:
 
     def _end_processes(self, row: Row) -> Ended:
         port = row.port or row.asked_port
-        return shutdown.end(view.tree_of(row), grace=self.grace, sweep=self.sweep, port=port)
+        manner, inode = self.manner, row.listener_inode
+        return shutdown.end(
+            view.tree_of(row).replace(keep=manner.keep),
+            grace=self.grace,
+            sweep=self.sweep,
+            port=port,
+            first=manner.first,
+            awaited=frozenset([inode] if manner.any_owner and inode is not None else []),
+        )
 
     def _end_unrecorded(self, error: RegistryUnusable) -> None:
         """End the server all the same: a full disk is no reason for it to hold its port."""
@@ -492,6 +502,15 @@ class _Stop:
         for handle in self.handles:
             os.close(handle)
         self.handles = []
+
+
+def manner_of(home: Home, row: Row) -> Manner:
+    """Return how the server of ``row`` wants to be ended, as its job says."""
+    try:
+        job = jobs.read(home.job(row.id))
+    except (OSError, ValueError):
+        return Manner()  # it has ended, or is another version's
+    return manner(job.policy, job.probe)
 
 
 def _is_restarting(row: Row) -> bool:

@@ -18,6 +18,7 @@ from devsup.supervisor.view import Life, brief, life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from devsup.models import Identity
     from devsup.registry import Registry
     from devsup.system import ProcessInfo
 
@@ -117,6 +118,9 @@ def _by_pid(registry: Registry, text: str, pid: int) -> Target:
                 text, owner, ended=False, notes=[f"pid {pid} belongs to `{name}` (pid {_pid(owner)})"]
             )
     ended = registry.ended(pid=pid)
+    now = next((row for row in rows if ended and row.id == ended[0].id), None)
+    if now is not None:
+        return _followed(text, pid, now, holder)
     if ended:
         notes: list[str] = (
             [f"pid {pid} is now another process, which devsup did not start"] if holder is not None else []
@@ -130,6 +134,21 @@ def _by_pid(registry: Registry, text: str, pid: int) -> Target:
             details={"pid": pid, "command": command, "cwd": system.cwd(pid)},
         )
     raise NotFound(f"no process {pid}, and devsup never had one", hint="devsup list --everywhere")
+
+
+def _followed(text: str, pid: int, row: Row, holder: Identity | None) -> Target:
+    """Return the server that had ``pid`` before it was restarted, and has another one now."""
+    name = row.app or row.session
+    current = row.leader.pid if row.leader is not None and not identity.is_gone(row.leader) else None
+    what = f"`{name}`, which was restarted and is {f'pid {current}' if current else row.state.value} now"
+    if holder is not None:
+        # Whoever names this number may well mean who has it now.
+        raise NotOurs(
+            f"pid {pid} is now another process, which devsup did not start; it was that of {what}",
+            hint=f"devsup status {current or row.id}",
+            details={"pid": pid, "server": row.id, "now": current},
+        )
+    return Target(text, row, ended=False, notes=[f"pid {pid} was that of {what}"])
 
 
 def _by_port(registry: Registry, text: str) -> Target:

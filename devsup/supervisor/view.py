@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.tree import Tree
 
-__all__ = ["Life", "Sockets", "brief", "life", "server_of", "tree_of", "whose"]
+__all__ = ["Life", "Sockets", "brief", "life", "server_of", "tree_of", "trouble", "whose"]
 
 #: Characters of a command line in a message.
 _BRIEF = 80
@@ -128,6 +128,8 @@ def server_of(row: Row, alive: Life, sockets: Sockets | None = None) -> Server:
     state, port, url = row.state, row.port, row.url
     if alive is Life.DEAD:
         state = State.LOST if identity.scope_relation(row.scope) == "lost" else State.CRASHED
+    elif state is State.RESTARTING:
+        url = None
     elif alive in (Life.LIVE, Life.ORPHANED) and state in (State.RUNNING, State.READY, State.UNHEALTHY):
         state, port, url = _address(row, alive, sockets or Sockets([row]))
     return Server(
@@ -140,7 +142,7 @@ def server_of(row: Row, alive: Life, sockets: Sockets | None = None) -> Server:
         cwd=row.cwd,
         command=row.command,
         state=state,
-        pid=row.leader.pid if row.leader is not None else None,
+        pid=None if row.leader is None or _pauses(row, state) else row.leader.pid,
         guard_pid=row.guard.pid if row.guard is not None and alive is Life.LIVE else None,
         port=port if port is not None else row.asked_port,
         url=url,
@@ -155,9 +157,22 @@ def server_of(row: Row, alive: Life, sockets: Sockets | None = None) -> Server:
     )
 
 
+def _pauses(row: Row, state: State) -> bool:
+    """Tell whether there is no process of it: the one that failed has ended, the next is not there yet."""
+    return state is State.RESTARTING and row.leader is not None and identity.is_gone(row.leader)
+
+
+def trouble(row: Row, server: Server) -> str:
+    """Return what is the matter with an unhealthy server, for a sentence."""
+    if server.url is None:
+        return f"nothing of `{row.session}` listens any more"
+    return f"`{row.session}` listens, but does not answer as it should"
+
+
 def _address(row: Row, alive: Life, sockets: Sockets) -> tuple[State, int | None, str | None]:
     """Return state, port and url as the tree's sockets have them now."""
-    if row.state is State.READY and row.listener_inode in sockets.listeners:
+    # Unhealthy though it listens: its guard has asked it.
+    if row.state in (State.READY, State.UNHEALTHY) and row.listener_inode in sockets.listeners:
         return row.state, row.port, row.url
     if sockets.may_be_of(row, alive):
         from devsup import readiness

@@ -60,7 +60,10 @@ Timeout = Annotated[
 TakeOver = Annotated[
     bool, typer.Option("--take-over", help="Also what belongs to another owner (an agent, say).")
 ]
-Grace = Annotated[float, typer.Option("--grace", metavar="S", help="Seconds from SIGTERM to SIGKILL.")]
+Grace = Annotated[
+    float | None,
+    typer.Option("--grace", metavar="S", help="Seconds from SIGTERM to SIGKILL (the app's own, else 5)."),
+]
 
 
 def call(verb: str, given: dict[str, Any]) -> Call:

@@ -65,7 +65,7 @@ def prune(
     orphans: Annotated[
         bool, typer.Option("--orphans", help="End processes whose server devsup does not know any more.")
     ] = False,
-    grace: Grace = 5.0,
+    grace: Grace = None,
     json: Json = False,
     directory: Directory = None,
     verbose: Verbose = False,

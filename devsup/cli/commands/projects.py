@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from devsup.cli import complete
-from devsup.cli.commands.options import Directory, Json, Verbose, app, call
+from devsup.cli.commands.options import Directory, Grace, Json, Verbose, app, call
 from devsup.cli.lane import Call
 
 __all__: list[str] = []
@@ -55,10 +55,7 @@ Examples:
 def down(
     apps: Apps = None,
     *,
-    grace: Annotated[
-        float | None,
-        typer.Option("--grace", metavar="S", help="Seconds from SIGTERM to SIGKILL (5, or as configured)."),
-    ] = None,
+    grace: Grace = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="End what detached itself on purpose, too (editors, watchman).")
     ] = False,

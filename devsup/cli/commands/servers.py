@@ -130,7 +130,7 @@ def stop(
     ] = None,
     *,
     all: Annotated[bool, typer.Option("--all", help="Every server of this project.")] = False,  # noqa: A002 - the flag's name
-    grace: Grace = 5.0,
+    grace: Grace = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="End what detached itself on purpose, too (editors, watchman).")
     ] = False,
@@ -266,7 +266,7 @@ def restart(
     target: Target,
     *,
     timeout: Timeout = 45.0,
-    grace: Grace = 5.0,
+    grace: Grace = None,
     take_over: TakeOver = False,
     json: Json = False,
     directory: Directory = None,
