@@ -12,6 +12,8 @@ Every error a caller can see, and its exit status.
   x StoppedMeanwhile       stopped_meanwhile      exit 5
   x NotReady               not_ready              exit 6   retryable
   x LockTimeout            lock_timeout           exit 7   retryable
+  x LockLost               busy                   exit 7   retryable
+  x LockOrderError         internal               exit 1
   x Busy                   busy                   exit 7   retryable
   x Survivors              survivors              exit 8   retryable
   x PortHeld               port_held              exit 8   retryable
@@ -48,6 +50,8 @@ __all__ = [
     "InternalError",
     "Interrupted",
     "LimitReached",
+    "LockLost",
+    "LockOrderError",
     "LockTimeout",
     "MissingDependencies",
     "MissingExecutable",
@@ -157,10 +161,18 @@ class LockTimeout(DevsupError):
     code, exit_code, retryable = "lock_timeout", 7, True
 
 
+class LockOrderError(DevsupError):
+    """A lock was asked for out of order, a bug of the caller; `held` and `asked` in ``details`` name both."""
+
+
 class Busy(DevsupError):
     """Another operation on this server did not end in time."""
 
     code, exit_code, retryable = "busy", 7, True
+
+
+class LockLost(Busy):
+    """The file of a lock was replaced while it was held: somebody else may have had it too."""
 
 
 class Survivors(DevsupError):

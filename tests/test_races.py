@@ -172,7 +172,7 @@ def test_many_threads_at_once_make_one_server(world: World) -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        ("command", "FileLock.try_acquire: pwrite"),
+        ("command", "write_owner: pwrite"),
         BEFORE_RESERVING,
         BEFORE_SPAWNING,
         BEFORE_CLAIMING,

@@ -34,7 +34,7 @@ from devsup.errors import (
 )
 from devsup.guard import job as jobs
 from devsup.guard.spawn import ADOPT, START
-from devsup.locks import FileLock
+from devsup.locks import ProcessLock
 from devsup.models import Row, StartResult, State
 from devsup.registry import FolderBusy, PoolEmpty, PortLeased, Registry, SessionBusy
 from devsup.supervisor import preflight, ready
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from devsup.apps.commands import Plan
     from devsup.guard.spawn import Hearing
+    from devsup.locks import Hold
     from devsup.paths import Home
     from devsup.supervisor.waiting import Progress
 
@@ -258,7 +259,7 @@ class Starter:
 
     def _create(self) -> StartResult | None:
         executable = commands.validate(self.plan, self.environ)
-        lock = FileLock(self.home.session_lock(self.scope, self.project, self.plan.session), purpose="start")
+        lock = self._session_lock()
         try:
             if not self._lock(lock):
                 return None
@@ -283,7 +284,13 @@ class Starter:
             tidy(self.registry, reserved)
             return self._wait_ready(reserved, hearing)
 
-    def _lock(self, lock: FileLock) -> bool:
+    def _session_lock(self) -> Hold:
+        path = self.home.session_lock(self.scope, self.project, self.plan.session)
+        name = f"{self.plan.session} in {self.project}"
+        # The last: a program that embeds us may hold locks of its own.
+        return ProcessLock(path, name=name, last=True).write(purpose="start")
+
+    def _lock(self, lock: Hold) -> bool:
         """Take the session's lock; False as soon as the registry has something to join."""
         changes = Changes(self.home)
         while not self._try(lock):
@@ -293,25 +300,11 @@ class Starter:
             if row is not None and life(row) not in _OVER:
                 return False
             if time.monotonic() >= self.deadline:
-                held = lock.holder()
-                age = now_ms() - held.since if held is not None else None
-                who = (
-                    f"pid {held.by.pid} ({held.purpose}), for {age} ms"
-                    if held is not None
-                    else "another process"
-                )
-                raise LockTimeout(
-                    f"the lock of `{self.plan.session}` is held by {who}",
-                    hint="devsup list",
-                    details={
-                        "holder": {"pid": held.by.pid, "purpose": held.purpose} if held else None,
-                        "age_ms": age,
-                    },
-                )
+                raise lock.timed_out()
             pause(self.deadline)
         return True
 
-    def _try(self, lock: FileLock) -> bool:
+    def _try(self, lock: Hold) -> bool:
         try:
             return lock.try_acquire()
         except OSError as error:
@@ -451,12 +444,12 @@ class Starter:
 
     def _give_guard(self, row: Row) -> None:
         """Start a new guard for a server whose guard has died."""
-        lock = FileLock(self.home.session_lock(self.scope, self.project, self.plan.session), purpose="start")
-        while not self._try(lock):
-            if time.monotonic() >= self.deadline:
-                raise LockTimeout(f"the lock of `{row.session}` is held", hint=f"devsup status {row.session}")
-            pause(self.deadline)
+        lock = self._session_lock()
         try:
+            while not self._try(lock):
+                if time.monotonic() >= self.deadline:
+                    raise lock.timed_out()
+                pause(self.deadline)
             now = self.registry.row(row.id)
             if now is None or life(now) is not Life.ORPHANED:
                 return

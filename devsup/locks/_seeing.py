@@ -1,0 +1,201 @@
+"""
+Who holds and who waits, in all processes that use one folder; and what is wrong with that.
+
+A look takes no lock and changes nothing, except that what the dead have left behind is removed. What it finds
+was so at that moment, lock by lock.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from devsup import identity
+from devsup.clock import iso, now_ms
+from devsup.locks import _owner, _publish, _record
+from devsup.locks._stats import is_contended
+from devsup.models import Identity
+from devsup.records import Record
+
+if TYPE_CHECKING:
+    from devsup.locks._core import Ticket
+    from devsup.locks._manager import LockManager
+    from devsup.locks._record import Holder
+    from devsup.locks._rw import Resource
+
+__all__ = ["LONG_HELD", "LockStatus", "findings", "look", "of_resource"]
+
+#: Seconds after which a lock is held for suspiciously long.
+LONG_HELD = 60.0
+_LOCK = ".lock"
+
+
+class LockStatus(Record):
+    """
+    One lock at one moment.
+
+    ``kind`` is `process` (between all of them) or `rw` (among the threads and tasks of one). ``holder`` is
+    who has held it the longest, of all the ``holders``; each of them and of the ``waiters`` is ``{"pid",
+    "who", "mode", "purpose", "since", "age_ms"}``.
+    """
+
+    name: str
+    kind: str
+    holder: dict[str, Any] | None
+    holders: list[dict[str, Any]]
+    waiters: list[dict[str, Any]]
+    stats: dict[str, Any]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody holds it or waits for it."""
+        return bool(self.holders or self.waiters)
+
+
+def look(folder: str, *, own: LockManager | None = None) -> list[LockStatus]:
+    """Return all locks of ``folder``, by name; ``own`` are asked directly, others by their sockets."""
+    return look_with_oddities(folder, own=own)[0]
+
+
+def look_with_oddities(folder: str, *, own: LockManager | None = None) -> tuple[list[LockStatus], list[str]]:
+    """Return all locks of ``folder``, and who could not be asked."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return [], []
+    locks = [_of_file(folder, name, names) for name in names if name.endswith(_LOCK)]
+    states, oddities = _publish.ask(folder, but=None if own is None else os.getpid())
+    if own is not None:
+        states.append({"by": identity.me().asdict(), "locks": own.own()})
+    for state in states:
+        try:
+            by = Identity(**state["by"])
+            locks += [_of_state(by.pid, one) for one in state["locks"]]
+        except (TypeError, KeyError):
+            oddities.append("a process told of its locks in a way that is not understood")
+    return sorted(locks, key=lambda one: (one.name, one.kind)), oddities
+
+
+# -- one lock ------------------------------------------------------------------------------------------
+
+
+def _of_file(folder: str, name: str, names: list[str]) -> LockStatus:
+    path = f"{folder}/{name}"
+    holder = _record.who_holds(path)
+    files = [f"{folder}/{one}" for one in names if one.startswith(f"{name}~")]
+    waiters = _record.who_waits(path, files) if files else []
+    called = (holder and holder.name) or next((one.name for one in waiters if one.name), None)
+    shown = [_shown(holder)] if holder is not None else []
+    return LockStatus(
+        name=called or _record.name_in(path) or name.removesuffix(_LOCK),
+        kind="process",
+        holder=shown[0] if shown else None,
+        holders=shown,
+        waiters=[_shown(one) for one in waiters],
+        stats=_record.stats(path),
+    )
+
+
+def _shown(holder: Holder) -> dict[str, Any]:
+    age = holder.age
+    return _person(holder.by.pid, holder.who, "write", holder.purpose, age)
+
+
+def _person(pid: int, who: str, mode: str, purpose: str, age: float) -> dict[str, Any]:
+    # Made of the age: the clock on the wall may have been set since.
+    since = iso(now_ms() - round(age * 1e3))
+    return {
+        "pid": pid, "who": who, "mode": mode, "purpose": purpose, "since": since, "age_ms": round(age * 1e3),
+    }  # fmt: skip
+
+
+def of_resource(resource: Resource) -> dict[str, Any]:
+    """Return the state of a lock of this process, as JSON can hold it."""
+    now = time.monotonic()
+
+    def shown(ticket: Ticket, since: float) -> dict[str, Any]:
+        return {
+            "who": _owner.shown(ticket.who),
+            "mode": "write" if ticket.write else "read",
+            "purpose": getattr(ticket, "purpose", ""),
+            "age": max(0.0, now - since),
+        }
+
+    return {
+        "name": resource.label,
+        "holders": [shown(ticket, since) for ticket, since in resource.holders()],
+        "waiters": [shown(ticket, since) for ticket, since in resource.waiting()],
+        "stats": resource.stats(),
+    }
+
+
+def _of_state(pid: int, state: dict[str, Any]) -> LockStatus:
+    holders = [_person(pid, **one) for one in state["holders"]]
+    return LockStatus(
+        name=state["name"],
+        kind="rw",
+        holder=holders[0] if holders else None,
+        holders=holders,
+        waiters=[_person(pid, **one) for one in state["waiters"]],
+        stats=state["stats"],
+    )
+
+
+# -- what is wrong -------------------------------------------------------------------------------------
+
+
+def findings(locks: list[LockStatus]) -> list[str]:
+    """Return what a person should look at: circles of waiting, long holds, attempts that mostly fail."""
+    found = _circles(locks)
+    for lock in locks:
+        found += [
+            f"`{lock.name}` has been held for {one['age_ms'] / 1e3:.0f} s by {_named(one)}"
+            for one in lock.holders
+            if one["age_ms"] > LONG_HELD * 1e3
+        ]
+        if is_contended(lock.stats):
+            failures = lock.stats["failures"]
+            attempts = failures + lock.stats["acquisitions"]
+            found.append(f"`{lock.name}` is contended: {failures} of {attempts} attempts gave up")
+    return found
+
+
+def _named(one: dict[str, Any]) -> str:
+    return f"pid {one['pid']}" + (f" ({one['purpose']})" if one["purpose"] else "")
+
+
+def _circles(locks: list[LockStatus]) -> list[str]:
+    """Return each circle of threads and tasks that wait for each other, once."""
+    waits: dict[tuple[int, str], list[tuple[str, tuple[int, str], str]]] = {}
+    for lock in locks:
+        for waiter in lock.waiters:
+            for holder in lock.holders:
+                waits.setdefault((waiter["pid"], waiter["who"]), []).append(
+                    (lock.name, (holder["pid"], holder["who"]), _named(holder))
+                )
+    found, reported = [], set()
+    for start in waits:
+        circle = _circle(start, waits)
+        if circle is not None and (members := frozenset(one[1] for one in circle)) not in reported:
+            reported.add(members)
+            steps = ", which waits for ".join(f"`{name}`, held by {holder}" for name, _, holder in circle)
+            found.append(f"deadlock: pid {start[0]} waits for {steps}")
+    return found
+
+
+def _circle(
+    start: tuple[int, str], waits: dict[tuple[int, str], list[tuple[str, tuple[int, str], str]]]
+) -> list[tuple[str, tuple[int, str], str]] | None:
+    """Return a way from ``start`` back to it, or None."""
+    seen: set[tuple[int, str]] = set()
+    todo: list[tuple[tuple[int, str], list[tuple[str, tuple[int, str], str]]]] = [(start, [])]
+    while todo:
+        at, path = todo.pop()
+        for step in waits.get(at, ()):
+            if step[1] == start:
+                return [*path, step]
+            if step[1] not in seen:
+                seen.add(step[1])
+                todo.append((step[1], [*path, step]))
+    return None
