@@ -22,6 +22,8 @@ __all__ = [
     "HistoryEntry",
     "Identity",
     "InitResult",
+    "LockList",
+    "LockStatus",
     "LogPage",
     "Member",
     "Operation",
@@ -362,6 +364,35 @@ class StopResults(Record):
     """The answer of stop and cleanup."""
 
     results: list[StopResult]
+    notes: list[str]
+
+
+class LockStatus(Record):
+    """
+    One lock at one moment.
+
+    ``kind`` is `process` (between all of them) or `rw` (among the threads and tasks of one). ``holder`` is
+    who has held it the longest, of all the ``holders``; each of them and of the ``waiters`` is ``{"pid",
+    "who", "mode", "purpose", "since", "age_ms"}``.
+    """
+
+    name: str
+    kind: str
+    holder: dict[str, Any] | None
+    holders: list[dict[str, Any]]
+    waiters: list[dict[str, Any]]
+    stats: dict[str, Any]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody holds it or waits for it."""
+        return bool(self.holders or self.waiters)
+
+
+class LockList(Record):
+    """The answer of locks; the notes say what is wrong."""
+
+    locks: list[LockStatus]
     notes: list[str]
 
 

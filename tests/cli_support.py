@@ -18,6 +18,8 @@ from devsup.models import (
     EventPage,
     HistoryEntry,
     InitResult,
+    LockList,
+    LockStatus,
     LogPage,
     Member,
     Outcome,
@@ -101,6 +103,7 @@ class StandIn:
         self.stops = [make_stop()]
         self.pages = [LogPage("one\ntwo\n", "3:8", truncated=False, reset=False, generation=3, ended=True)]
         self.unmanaged: list[Unmanaged] = []
+        self.has_shown_locks = False
         self.servers = [self.server]
 
     def __call__(self) -> StandIn:
@@ -170,6 +173,20 @@ class StandIn:
         return PortList(
             [mine, other.replace(command=None, cwd=None)], ["`devsup start web` finds its server"]
         )
+
+    def locks(self, **options: Any) -> LockList:
+        """Show one that is held and waited for."""
+        self._asked("locks", **options)
+        if self.has_shown_locks:
+            raise BrokenPipeError  # the reader of a watcher has gone
+        self.has_shown_locks = True
+        person = {"pid": 4711, "who": "thread MainThread", "mode": "write", "purpose": "start"}
+        person |= {"since": "2026-01-02T03:04:05.678Z", "age_ms": 1500}
+        times = {"avg": 0.5, "max": 2.0, "p95": 1.5}
+        stats = {"acquisitions": 3, "failures": 1, "wait_ms": times, "hold_ms": times}
+        lock = LockStatus("dev_server_web in /home/me/shop", "process", person, [person], [person] * 5, stats)
+        idle = lock.replace(name="cache", kind="rw", holder=None, holders=[], waiters=[])
+        return LockList([lock, idle], ["`cache` is contended"])
 
     def prune(self, **options: Any) -> PruneResult:
         """Remove one thing and leave another."""
@@ -305,6 +322,10 @@ init --force
 init --print --json
 open web
 open web --print
+locks
+locks -a --watch
+locks --all --json
+locks -w
 schema
 schema stop
 agent-guide

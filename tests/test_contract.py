@@ -28,6 +28,8 @@ from devsup.cli import contract
 from devsup.cli.grammar import VERBS
 from devsup.models import (
     HistoryEntry,
+    LockList,
+    LockStatus,
     LogPage,
     PortList,
     PortUse,
@@ -106,6 +108,7 @@ def test_every_command_has_a_schema() -> None:
         ("start", StartResult),
         ("restart", StartResult),
         ("ports", PortList),
+        ("locks", LockList),
         ("prune", PruneResult),
         ("adopt", StartResult),
         ("wait", StartResult),
@@ -122,7 +125,11 @@ def test_a_schema_names_the_fields_of_its_record(schema: str, record: Any) -> No
 
 
 def test_the_items_of_a_list_are_their_records() -> None:
-    for verb, name, record in (("ports", "ports", PortUse), ("prune", "pruned", Pruned)):
+    for verb, name, record in (
+        ("ports", "ports", PortUse),
+        ("prune", "pruned", Pruned),
+        ("locks", "locks", LockStatus),
+    ):
         item = SCHEMAS[verb]["properties"][name]["items"]
         assert list(item["properties"]) == item["required"] == list(record._fields)
 

@@ -57,7 +57,7 @@ def use(request: pytest.FixtureRequest) -> Callable[[Path, float, Callable[[], o
         with ProcessLock(path).write(timeout=timeout):
             work()
 
-    async def task(path: Path, timeout: float, work: Callable[[], object]) -> None:
+    async def task(path: Path, timeout: float, work: Callable[[], object]) -> None:  # noqa: ASYNC109 - its word
         async with ProcessLock(path).write(timeout=timeout):
             work()
 

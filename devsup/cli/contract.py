@@ -26,6 +26,7 @@ EFFECTS = {
     "down": "destructive",
     "init": "write",
     "list": "read",
+    "locks": "read",
     "logs": "read",
     "mcp": "destructive",
     "open": "write",

@@ -266,6 +266,28 @@ VERBS: dict[str, Any] = {
             "verbose": False,
         },
     ),
+    "locks": (
+        {
+            "-a": ("all", "flag", True),
+            "--all": ("all", "flag", True),
+            "-w": ("watch", "flag", True),
+            "--watch": ("watch", "flag", True),
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (),
+        None,
+        {
+            "all": False,
+            "watch": False,
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
     "adopt": (
         {
             "--name": ("name", "text", True),

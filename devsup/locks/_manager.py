@@ -21,7 +21,7 @@ from devsup.locks._rw import READ_TIMEOUT, WRITE_TIMEOUT, AsyncRWLock, Resource,
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-    from devsup.locks._seeing import LockStatus
+    from devsup.models import LockStatus
 
 __all__ = ["LockManager", "read_lock", "write_lock"]
 
@@ -140,14 +140,26 @@ class LockManager:
 
     @overload
     async def aget_or_create(
-        self, key: Hashable, factory: Callable[[], Awaitable[_T]], *, timeout: float = ...
+        self,
+        key: Hashable,
+        factory: Callable[[], Awaitable[_T]],
+        *,
+        timeout: float = ...,  # noqa: ASYNC109 - as everywhere in this library
     ) -> _T: ...
     @overload
     async def aget_or_create(
-        self, key: Hashable, factory: Callable[[], _T], *, timeout: float = ...
+        self,
+        key: Hashable,
+        factory: Callable[[], _T],
+        *,
+        timeout: float = ...,  # noqa: ASYNC109 - as above
     ) -> _T: ...
     async def aget_or_create(
-        self, key: Hashable, factory: Callable[[], Any], *, timeout: float = WRITE_TIMEOUT
+        self,
+        key: Hashable,
+        factory: Callable[[], Any],
+        *,
+        timeout: float = WRITE_TIMEOUT,  # noqa: ASYNC109 - as above
     ) -> Any:
         """
         Return the object of this key as `get_or_create` does; the factory may be ``async``.

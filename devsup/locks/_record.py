@@ -13,11 +13,10 @@ and by anybody where that is proven dead. Reading disturbs nobody: no lock is ta
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
-from devsup import identity
+from devsup import compactjson, identity
 from devsup.clock import now_ms
 from devsup.models import Identity
 from devsup.records import Record
@@ -91,15 +90,15 @@ def _line(name: str, purpose: str, who: str) -> bytes:
         "clock": time.monotonic(),
         "who": who[:_TEXT],
     }
-    line = json.dumps(fields).encode()
+    line = compactjson.dumps(fields).encode()
     if len(line) >= _COUNTS:  # JSON writes some letters as six bytes
-        line = json.dumps(fields | {"name": "", "purpose": purpose[:20], "who": ""}).encode()
+        line = compactjson.dumps(fields | {"name": "", "purpose": purpose[:20], "who": ""}).encode()
     return line + b"\n"
 
 
 def _parse(raw: bytes) -> Holder | None:
     try:
-        fields = json.loads(raw.partition(b"\n")[0])
+        fields = compactjson.loads(raw.partition(b"\n")[0].decode())
         return Holder(**{**fields, "by": Identity(**fields["by"])})
     except (ValueError, TypeError, KeyError):
         return None  # nobody, somebody else's content, or just being written
@@ -117,7 +116,7 @@ def write_owner(fd: int, name: str, purpose: str, who: str, size: int) -> None:
 
 def clear_owner(fd: int, name: str) -> None:
     """Say in the lock file that nobody holds it."""
-    os.pwrite(fd, json.dumps({"name": name[:_TEXT]}).encode() + b"\n", 0)
+    os.pwrite(fd, compactjson.dumps({"name": name[:_TEXT]}).encode() + b"\n", 0)
 
 
 def count(fd: int, waited: float, held: float) -> None:
@@ -175,7 +174,7 @@ def who_holds(path: str) -> Holder | None:
 def name_in(path: str) -> str | None:
     """Return the name that the lock's last holder gave it."""
     try:
-        name = json.loads(_read(path, _COUNTS).partition(b"\n")[0])["name"]
+        name = compactjson.loads(_read(path, _COUNTS).partition(b"\n")[0].decode())["name"]
     except (ValueError, TypeError, KeyError):
         return None
     return name if isinstance(name, str) and name else None

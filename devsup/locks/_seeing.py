@@ -15,8 +15,7 @@ from devsup import identity
 from devsup.clock import iso, now_ms
 from devsup.locks import _owner, _publish, _record
 from devsup.locks._stats import is_contended
-from devsup.models import Identity
-from devsup.records import Record
+from devsup.models import Identity, LockStatus
 
 if TYPE_CHECKING:
     from devsup.locks._core import Ticket
@@ -24,33 +23,11 @@ if TYPE_CHECKING:
     from devsup.locks._record import Holder
     from devsup.locks._rw import Resource
 
-__all__ = ["LONG_HELD", "LockStatus", "findings", "look", "of_resource"]
+__all__ = ["LONG_HELD", "findings", "look", "look_with_oddities", "of_resource"]
 
 #: Seconds after which a lock is held for suspiciously long.
 LONG_HELD = 60.0
 _LOCK = ".lock"
-
-
-class LockStatus(Record):
-    """
-    One lock at one moment.
-
-    ``kind`` is `process` (between all of them) or `rw` (among the threads and tasks of one). ``holder`` is
-    who has held it the longest, of all the ``holders``; each of them and of the ``waiters`` is ``{"pid",
-    "who", "mode", "purpose", "since", "age_ms"}``.
-    """
-
-    name: str
-    kind: str
-    holder: dict[str, Any] | None
-    holders: list[dict[str, Any]]
-    waiters: list[dict[str, Any]]
-    stats: dict[str, Any]
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether somebody holds it or waits for it."""
-        return bool(self.holders or self.waiters)
 
 
 def look(folder: str, *, own: LockManager | None = None) -> list[LockStatus]:

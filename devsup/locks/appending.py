@@ -45,7 +45,7 @@ async def aappend(
     path: str | os.PathLike[str],
     line: str | bytes,
     *,
-    timeout: float = APPEND_TIMEOUT,
+    timeout: float = APPEND_TIMEOUT,  # noqa: ASYNC109 - as everywhere in this library
 ) -> None:
     """Add ``line`` as `append` does; others run while it waits for other writers."""
     from asyncio import sleep

@@ -17,12 +17,12 @@ from devsup import identity, masking, readiness, system
 from devsup import tree as trees
 from devsup.apps import commands, configured, detect, naming, nextlock, processes
 from devsup.clock import now_ms
-from devsup.errors import DevsupError, LockTimeout, NameTaken, NotFound, NotOurs, UsageError
-from devsup.locks import FileLock
+from devsup.errors import DevsupError, NameTaken, NotFound, NotOurs, UsageError
 from devsup.models import ADOPTED, NO_GUARD, Row, StartResult, State
 from devsup.paths import ensure_home
 from devsup.registry import FolderBusy, PortLeased, Registry, SessionBusy
 from devsup.supervisor import preflight, targets
+from devsup.supervisor.launching import session_lock
 from devsup.supervisor.view import Life, brief, life, server_of
 from devsup.supervisor.waiting import pause
 
@@ -180,16 +180,13 @@ def _record(
         return (lock and lock["log"]) or own
 
     scope = identity.here().key
-    guarded = FileLock(supervisor.home.session_lock(scope, plan.project, plan.session), purpose="adopt")
+    guarded = session_lock(supervisor.home, scope, plan.project, plan.session, purpose="adopt")
     deadline = time.monotonic() + _LOCK_TIMEOUT
-    while not guarded.try_acquire():
-        if time.monotonic() >= deadline:
-            raise LockTimeout(
-                f"the lock of `{plan.session}` is held by another start",
-                hint=f"devsup status {plan.app or plan.session}",
-            )
-        pause(deadline)
     try:
+        while not guarded.try_acquire():
+            if time.monotonic() >= deadline:
+                raise guarded.timed_out()
+            pause(deadline)
         return _reserve(registry, plan, row, log_of)
     finally:
         guarded.release()

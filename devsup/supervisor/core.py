@@ -16,6 +16,7 @@ from devsup.errors import Interrupted, NotFound, NotReady, UsageError
 from devsup.models import (
     ConfigResult,
     InitResult,
+    LockList,
     LogPage,
     Row,
     ServerList,
@@ -487,6 +488,19 @@ class Supervisor:
         from devsup.supervisor.portlist import port_list
 
         return port_list(self)
+
+    def locks(self, *, everything: bool = False) -> LockList:
+        """
+        Return who holds and who waits for the locks in the state folder, in all processes that use it.
+
+        The notes say what is wrong: circles of waiting, long holds, attempts that mostly fail. Locks that
+        nobody holds or waits for are left out, unless ``everything`` is asked for.
+        """
+        from devsup.locks import _seeing
+
+        locks, oddities = _seeing.look_with_oddities(self.home.locks)
+        notes = [*_seeing.findings(locks), *oddities]
+        return LockList([one for one in locks if everything or one.is_busy], notes)
 
     def prune(
         self, *, dry_run: bool = False, orphans: bool = False, grace: float | None = None

@@ -34,11 +34,10 @@ from devsup.errors import (
 )
 from devsup.guard import job as jobs
 from devsup.guard.spawn import ADOPT, START
-from devsup.locks import ProcessLock
 from devsup.models import Row, StartResult, State
 from devsup.registry import FolderBusy, PoolEmpty, PortLeased, Registry, SessionBusy
 from devsup.supervisor import preflight, ready
-from devsup.supervisor.launching import launch_guard, tidy
+from devsup.supervisor.launching import launch_guard, session_lock, tidy
 from devsup.supervisor.sandbox import dies_with_caller
 from devsup.supervisor.view import Life, life, server_of, tree_of, trouble
 from devsup.supervisor.waiting import Changes, Ticker, pause
@@ -285,10 +284,7 @@ class Starter:
             return self._wait_ready(reserved, hearing)
 
     def _session_lock(self) -> Hold:
-        path = self.home.session_lock(self.scope, self.project, self.plan.session)
-        name = f"{self.plan.session} in {self.project}"
-        # The last: a program that embeds us may hold locks of its own.
-        return ProcessLock(path, name=name, last=True).write(purpose="start")
+        return session_lock(self.home, self.scope, self.project, self.plan.session, purpose="start")
 
     def _lock(self, lock: Hold) -> bool:
         """Take the session's lock; False as soon as the registry has something to join."""

@@ -1,4 +1,4 @@
-"""The commands about what happened."""
+"""The commands about what happened, and what others are just doing."""
 
 from __future__ import annotations
 
@@ -37,3 +37,25 @@ def events(
 ) -> Call:
     """Tell who started and stopped what, and why."""
     return call("events", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup locks                      who holds a lock or waits for one, in any process
+  devsup locks --watch              again each second
+  devsup locks --all --json         idle ones too, with what they have been through
+
+Locks of starts, and those of programs that use devsup.locks with this state
+folder. Notes tell of circles of waiting, holds over 60 s, attempts that mostly fail."""
+)
+def locks(
+    *,
+    all: Annotated[bool, typer.Option("-a", "--all", help="Those that nobody uses, too.")] = False,  # noqa: A002 - the flag's name
+    watch: Annotated[bool, typer.Option("-w", "--watch", help="Show them again each second.")] = False,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Show who holds locks and who waits for them."""
+    return call("locks", locals())
