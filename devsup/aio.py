@@ -124,12 +124,12 @@ class _Cancelled:
     def check(self, *_: object) -> None:
         """Raise where it was said; what a start calls while it waits."""
         if self._said.is_set():
-            raise Interrupted("cancelled")
+            raise Interrupted("cancelled", hint="devsup list")
 
     def rest(self, seconds: float) -> None:
         """Wait so long, but not when it was said."""
         if self._said.wait(seconds):
-            raise Interrupted("cancelled")
+            raise Interrupted("cancelled", hint="devsup list")
 
 
 async def _run(call: Callable[[_Cancelled], T], *, undo: Callable[[T], object] | None = None) -> T:

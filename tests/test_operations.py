@@ -56,7 +56,8 @@ def server(world: World) -> Server:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have stops wait for half a second."""
+    """Have stops wait for half a second instead of five."""
+    assert stopping.PATIENCE == 5.0
     monkeypatch.setattr(stopping, "PATIENCE", 0.5)
 
 
