@@ -173,7 +173,11 @@ class _Shutdown:
         self.reap()
         # Without a guard nobody inherits the orphans, so only a full look sees them.
         infos = trees.members(self.tree, full=full or self.tree.parent is None)
-        left = set() if self.sweep else trees.kept(self.tree, infos)
+        # Without a marker (devsup did not start it) an orphan is known only by having been seen before.
+        seen = {info.pid for info in infos}
+        infos += [info for pid, info in self.known.items() if pid not in seen and _lives(info)]
+        infos.sort(key=lambda info: (info.ticks, info.pid))
+        left = set() if self.sweep else trees.kept(self.tree, infos) - self.known.keys()
         if left:
             held = trees.listening([info for info in infos if info.pid in left])
             left -= {pid for pid, ones in held.items() if self._are_ours(ones)}

@@ -30,6 +30,7 @@ __all__ = [
     "Tree",
     "inside",
     "is_guard",
+    "is_shared",
     "kept",
     "listening",
     "marked",
@@ -156,6 +157,7 @@ def _add_strays(tree: Tree, found: dict[int, ProcessInfo], seen: set[int]) -> No
         info = _living(pid) if pid not in seen and inode in system.socket_inodes(pid) else None
         if info is not None:
             found[pid] = info
+            _add_descendants(tree, pid, found, seen)
     nameless = []
     for pid in system.all_pids():
         if pid in seen or pid == tree.parent:
@@ -171,6 +173,16 @@ def _add_strays(tree: Tree, found: dict[int, ProcessInfo], seen: set[int]) -> No
             nameless.append(info)
     if nameless and leader is not None and _is_ours(leader, found.values()):
         found.update({info.pid: info for info in nameless})
+
+
+def _add_descendants(tree: Tree, pid: int, found: dict[int, ProcessInfo], seen: set[int]) -> None:
+    stack = system.children(pid)
+    while stack:
+        below = stack.pop()
+        info = _living(below) if below not in seen and below not in found else None
+        if info is not None and not _is_anothers(below, tree.id):
+            found[below] = info
+            stack += system.children(below)
 
 
 def _is_ours(leader: Identity, known: Collection[ProcessInfo]) -> bool:
@@ -258,7 +270,7 @@ def kept(tree: Tree, infos: list[ProcessInfo]) -> set[int]:
     # Whom we did not start leads no session, but may lead a group of it; its terminal is the user's.
     home = {leader, *(info.sid for info in infos if info.pid == leader)}
     away = [info for info in infos if info.sid not in home and info.pgid != leader]
-    left = {info.pid for info in away if info.tty != 0 or _is_shared(info, tree.keep)}
+    left = {info.pid for info in away if info.tty != 0 or is_shared(info, tree.keep)}
     sessions = {info.sid for info in infos if info.pid in left}
     for info in away:  # oldest first, so a parent comes before its children
         if info.pid not in left and (info.ppid in left or info.sid in sessions):
@@ -274,7 +286,8 @@ def _holds(listener: tuple[int, int]) -> bool:
     return inode in system.socket_inodes(pid)
 
 
-def _is_shared(info: ProcessInfo, more: frozenset[str]) -> bool:
+def is_shared(info: ProcessInfo, more: frozenset[str] = frozenset()) -> bool:
+    """Tell whether a process runs a program that other projects of the user share, or one of ``more``."""
     argv = system.cmdline(info.pid)
     names = {info.comm, argv[0].rpartition("/")[2] if argv else info.comm}
     if names & more:

@@ -25,7 +25,7 @@ from devsup import Supervisor, system
 from devsup.apps import processes
 from devsup.paths import Home
 from devsup.registry import Registry
-from tests.serving import LINUX_ONLY, next_app, pid_at
+from tests.serving import LINUX_ONLY, next_app, pid_at, script
 from tests.support import free_port, is_listening, server_argv, wait_until, with_changes
 
 if TYPE_CHECKING:
@@ -175,6 +175,11 @@ def test_who_may_not_be_adopted_is_refused(
     assert "outside of" in refused(devsup, elsewhere.pid).error["message"]
     assert "outside of" in refused(devsup, f":{port}").error["message"]
     assert "first process" in refused(devsup, 1).error["message"]
+    shared = subprocess.Popen(["bash", "-c", "exec -a tmux sleep 1000"], cwd=project)
+    wait_until(lambda: system.cmdline(shared.pid)[:1] == ["tmux"])
+    assert "other projects share" in refused(devsup, shared.pid).error["message"]
+    shared.kill()
+    shared.wait()
     if os.getuid() == 0:
         temporary.chmod(0o711)
         other = subprocess.Popen(["sleep", "1000"], cwd=project, user=65534)
@@ -198,7 +203,7 @@ def test_the_caller_s_own_shell_is_refused(devsup: Devsup, project: Path) -> Non
         child = terminal.job(["sleep", "1000"], "sleep")
         parent = system.process(child)
         assert parent is not None
-        assert "terminal" in refused(devsup, parent.ppid).error["message"]
+        assert "shell of a terminal" in refused(devsup, parent.ppid).error["message"]
 
 
 # -- adopted -----------------------------------------------------------------------------------------------
@@ -231,6 +236,34 @@ def test_a_stop_ends_the_server_and_nothing_else_of_its_shell(
         assert is_listening(other)
         terminal.do("echo still-$((40 + 2))")
         wait_until(lambda: b"still-42" in terminal._heard)
+
+
+MIDDLE = """
+import signal, subprocess, time
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+child = subprocess.Popen(sys.argv[1:])
+while not told:
+    time.sleep(0.01)
+child.wait()
+time.sleep(1)
+"""
+
+
+def test_an_orphan_without_a_marker_is_waited_for_too(devsup: Devsup, project: Path) -> None:
+    """Its wrapper ends at the TERM and it takes its time: nothing says any more whose it was."""
+    port = free_port()
+    middle = shlex.join([*script(project, "middle", MIDDLE), *server_argv("web", "--port", port)])
+    with shell(project, jobs=False) as terminal:
+        server = terminal.job(["sh", "-c", shlex.quote(f"{middle} & wait")], "server")
+        wait_until(lambda: is_listening(port))
+        devsup("--json", "adopt", server).data  # noqa: B018 - that it went well
+        tree = [one["pid"] for one in devsup("--json", "status", str(server)).data["processes"]]
+        assert len(tree) == 3
+        (result,) = devsup("--json", "stop", str(server)).data["results"]
+        assert (result["outcome"], result["escalated"], result["port_free"]) == ("stopped", False, True)
+        assert result["left_running"] == []
+        assert not any(alive(pid) for pid in tree)
 
 
 def test_what_the_server_leaves_when_its_leader_is_killed_is_still_known(

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.system import ProcessInfo
 
-__all__ = ["argv_of", "kind_of", "top_of"]
+__all__ = ["argv_of", "is_shell", "kind_of", "top_of"]
 
 _INTERPRETERS = ("node", "nodejs", "python", "ruby", "bun", "deno")
 #: Package managers: what they run is theirs alone, and they end with it.
@@ -39,6 +39,11 @@ def kind_of(pid: int) -> str:
     return next((kind.name for kind in SERVERS if name in kind.programs), "command")
 
 
+def is_shell(pid: int) -> bool:
+    """Tell whether ``pid`` runs a shell."""
+    return _program(argv_of(pid)) in _SHELLS
+
+
 def top_of(info: ProcessInfo, inside: str) -> ProcessInfo:
     """
     Return the process that a person would call the server of which ``info`` is a part.
@@ -50,7 +55,7 @@ def top_of(info: ProcessInfo, inside: str) -> ProcessInfo:
     top = info
     for _ in range(_MOST_HOPS):
         parent = _parent(top, inside)
-        if parent is not None and _program(argv_of(parent.pid)) in _SHELLS:
+        if parent is not None and is_shell(parent.pid):
             words = system.cmdline(parent.pid)
             parent = _parent(parent, inside) if words[1:2] == ["-c"] else None
             parent = parent if parent is not None and _is_runner(parent) else None

@@ -132,8 +132,10 @@ def _mine(supervisor: Supervisor, pid: int) -> ProcessInfo:
         raise refuse(f"runs in `{folder}`, outside of `{supervisor.project}`")
     if pid in _ancestors():
         raise refuse("is where this call comes from")
-    if info.tty != 0 and info.sid == pid:
-        raise refuse("is what its terminal was opened for, a shell most likely")
+    if info.tty != 0 and info.sid == pid and processes.is_shell(pid):
+        raise refuse("is the shell of a terminal")
+    if trees.is_shared(info):
+        raise refuse("is a program that other projects share")
     supervisor.confine(folder)
     marker = trees.marker_of(pid)
     if marker is not None and marker.home != supervisor.home.root:

@@ -79,11 +79,13 @@ def launch_guard(
             job = job.replace(policy=first.policy, probe=first.probe, started_at=first.started_at)
         except (OSError, ValueError):
             pass  # lost with the registry, or another version's: as a start of today would have it
+    guard_log = home.guard_log(row.project, row.session)
+    os.makedirs(os.path.dirname(guard_log), mode=0o700, exist_ok=True)  # an adopted server's log is elsewhere
     os.makedirs(os.path.dirname(row.log), mode=0o700, exist_ok=True)
     jobs.write(home.job(row.id), job)
     marker = Marker(home.root, row.project, row.session, row.id, row.generation)
     changed = {**commands.environment(plan, environ), MARKER: str(marker)}
-    return spawn(job, changed, mode=mode, log=home.guard_log(row.project, row.session))
+    return spawn(job, changed, mode=mode, log=guard_log)
 
 
 def tidy(registry: Registry, row: Row) -> None:

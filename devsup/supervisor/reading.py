@@ -45,6 +45,12 @@ def read_page(
 
     project, session = row.project, row.session
     if row.reason == ADOPTED and not os.path.isfile(row.log):
+        from devsup.apps import nextlock
+
+        running = nextlock.running(row.folder) if row.folder is not None else None
+        if running is not None and running["log"]:  # written after it was adopted
+            row = row.replace(log=running["log"])
+    if row.reason == ADOPTED and not os.path.isfile(row.log):
         raise NotFound(
             f"no log of `{row.session}` is known: what it prints goes where it was started",
             hint=f"devsup restart {row.app or row.session}",
