@@ -21,7 +21,7 @@ from collections import deque
 from concurrent.futures import Future
 from contextvars import copy_context
 
-from devsup.errors import Interrupted
+from devsup.errors import DevsupError, Interrupted
 from devsup.supervisor import Supervisor as Blocking
 
 TYPE_CHECKING = False
@@ -290,9 +290,13 @@ class Operation:
         self._in_flight = in_flight
         return server
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         in_flight = self._in_flight
         assert in_flight is not None
         in_flight.leave()
         # Taken back also where the task is cancelled right now: the worker does not hear of that.
-        await asyncio.shield(asyncio.wrap_future(_workers.submit(in_flight.end)))
+        try:
+            await asyncio.shield(asyncio.wrap_future(_workers.submit(in_flight.end)))
+        except DevsupError:
+            if kind is None:  # what went wrong in the body is the one to tell
+                raise

@@ -17,6 +17,7 @@ import devsup
 from devsup import Interrupted, NotFound, State, Supervisor, UsageError, aio
 from devsup.models import Outcome
 from tests.racing import World
+from tests.serving import next_app
 from tests.support import ROOT, hear, say, server_argv, wait_until
 
 if TYPE_CHECKING:
@@ -169,9 +170,9 @@ async def cancelled_after(work: Awaitable[Any], until: Callable[[], object]) -> 
 
 def test_a_cancelled_start_leaves_a_tracked_server(world: World, twin: aio.Supervisor) -> None:
     """It was starting: whoever asks next finds it. Its thread does not go on waiting for it."""
-    silent = server_argv("silent")
+    next_app(world.project, *server_argv("silent"))
     began = time.monotonic()
-    start = twin.start_server("web", command=silent, port=world.port)
+    start = twin.start_server("web", port=world.port)
     asyncio.run(cancelled_after(start, lambda: [row for row in world.registry.rows() if row.leader]))
     (server,) = world.list()
     assert server.state is State.STARTING
@@ -179,6 +180,14 @@ def test_a_cancelled_start_leaves_a_tracked_server(world: World, twin: aio.Super
     assert time.monotonic() - began < SOON
     assert world.servers() == {server.pid}
     assert world.devsup.stop_server("web").outcome is Outcome.STOPPED
+
+
+def test_a_cancelled_reader_ends_its_thread(world: World, twin: aio.Supervisor) -> None:
+    world.devsup.start("web", command=IDLE)
+    reading = twin.get_server_logs("web", wait=300)
+    asyncio.run(cancelled_after(reading, threads))
+    wait_until(lambda: not threads(), SOON)
+    world.devsup.stop_server("web")
 
 
 def test_a_cancelled_call_that_queues_does_nothing(

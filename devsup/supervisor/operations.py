@@ -34,6 +34,8 @@ __all__ = ["TIMEOUT", "InFlight", "described", "living", "own"]
 
 #: Seconds to wait for a restart to end, or for others where the operation is exclusive.
 TIMEOUT = 10.0
+#: How often what dead processes have left is taken out, where no stop does it.
+_SWEEP_EVERY = 16
 #: Seconds between two looks: at first and at most.
 _SOON, _LATER = 0.02, 0.5
 
@@ -109,6 +111,8 @@ class InFlight:
             )
             if isinstance(answer, int):
                 self._number, self._pid = answer, os.getpid()
+                if answer % _SWEEP_EVERY == 0:
+                    living(self._registry, self._registry.operations(row.id))
                 return server_of(row, alive)
             if answer is None:
                 continue  # it has just ended, or begun again
