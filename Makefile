@@ -1,5 +1,6 @@
 # make demo    a tour on a real Next.js app: start, list, an answer, logs, stop
 # make test    everything the tests need, then lint, types and tests
+# make test-kinds  every kind but Next.js and Expo for real: installs the tools, writes docs/kinds.md
 # make lint    ruff and mypy only
 # make bench   what devsup costs, as ratios
 #
@@ -11,17 +12,17 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test lint types bench python examples node-apps
+.PHONY: help demo test test-kinds lint types bench python examples node-apps
 
 BIN := .venv/bin
 WORKERS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 NODE := $(shell command -v npm >/dev/null 2>&1 && node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' 2>/dev/null && echo yes)
 APPS := examples/web examples/mobile tests/fixtures/next15
+KINDS := tests/fixtures/kinds
+KIND_PACKAGES := $(patsubst %/package-lock.json,%/node_modules/.installed,$(wildcard $(KINDS)/*/package-lock.json))
 
 # A virtual environment names its own folder; one that was moved or half made is none.
-ifneq ($(shell cat .venv/.installed 2>/dev/null),$(CURDIR))
-$(shell rm -f .venv/.installed)
-endif
+$(foreach venv,. $(KINDS),$(if $(filter-out $(CURDIR),$(shell cat $(venv)/.venv/.installed 2>/dev/null)),$(shell rm -f $(venv)/.venv/.installed)))
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -59,8 +60,18 @@ types: python
 
 # Tests of many processes at once come last and alone: beside others they would measure those.
 test: lint types node-apps
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'not stress'
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'not stress and not kinds'
 	@$(BIN)/pytest -m stress || [ $$? -eq 5 ]
+
+# A tool that cannot be installed here keeps none of the others from being tried: the table says so.
+test-kinds: python
+	@for one in $(KINDS)/.venv/.installed $(if $(NODE),$(KIND_PACKAGES)); do $(MAKE) $$one || true; done
+	@DEVSUP_KINDS_TABLE=1 $(BIN)/pytest -p no:randomly -m kinds
+
+$(KINDS)/.venv/.installed: $(KINDS)/requirements.txt $(wildcard $(KINDS)/*/requirements.txt)
+	@scripts/step "Making $(KINDS)/.venv" $$(scripts/python) -m venv --clear $(KINDS)/.venv
+	@scripts/step "Installing the Python servers" $(KINDS)/.venv/bin/pip install -r $(KINDS)/requirements.txt
+	@echo '$(CURDIR)' > $@
 
 bench: python
 	@$(BIN)/python -m benchmarks
