@@ -142,6 +142,11 @@ FAILURES += [
     ("astro", "[config] Astro found issue(s) with your configuration:", "astro.config cannot be used"),
     ("astro", "boom\n  Stack trace:\n    at /x/astro.config.mjs:1:18", "astro.config fails to load"),
     ("nuxt", " ERROR  ParseError: Unexpected token\n /x/nuxt.config.ts:1:16", "nuxt.config fails to load"),
+    (
+        "react-router",
+        'Error: Route config in "routes.js" is invalid.\n\nError: boom',
+        "app/routes cannot be used",
+    ),
     ("angular", "Port 4200 is already in use. Use '--port' to specify a different port.", BUSY),
     (
         "angular",

@@ -36,6 +36,10 @@ __all__ = [
 _UP = (State.RUNNING, State.READY, State.UNHEALTHY)
 
 
+#: How far up in a log the cause of an end is looked for.
+_CAUSE_LINES, _CAUSE_BYTES = 200, 32_768
+
+
 def tail(path: str) -> str:
     """Return the end of a log as errors carry it."""
     return logs.tail_text(path)
@@ -232,9 +236,13 @@ def _gave_up(row: Row) -> str:
 
 
 def _cause(row: Row, text: str, failures: Sequence[Sequence[str]] | None) -> str | None:
-    for pattern, cause in _failures_of(row.kind) if failures is None else failures:
-        if re.search(pattern, text):
-            return cause
+    known = _failures_of(row.kind) if failures is None else failures
+    # The end first, since a server that was run again has what ended it before in the same log; then further
+    # up: the stack of Node.js may be longer than the end.
+    for part in (text, logs.tail_text(row.log, lines=_CAUSE_LINES, max_bytes=_CAUSE_BYTES)):
+        for pattern, cause in known:
+            if re.search(pattern, part):
+                return cause
     if row.exit_code == 127:
         return "its command was not found"
     if row.signal == 9:

@@ -21,8 +21,8 @@ KIND = Kind(
     host_flags=("--host",),
     http=("/@vite/client",),
     failures=(
-        (r"Unable to load your Astro config|\[config\] Astro found issue", "astro.config cannot be used"),
         (r"astro\.config\.[cm]?[jt]s:\d", "astro.config fails to load"),
+        (r"Unable to load your Astro config|\[config\] Astro found issue", "astro.config cannot be used"),
         (r"Node\.js v?[\d.]+ is not supported by Astro", "this version of Node.js is too old for this Astro"),
         *vite.FAILURES,
     ),
