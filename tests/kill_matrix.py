@@ -102,6 +102,12 @@ def _served(world: _World, plan: list[dict[str, Any]]) -> None:
     assert world.drive("start", guards).code == 0
 
 
+def _kept_up(world: _World, plan: list[dict[str, Any]]) -> None:
+    """The same with a server that is run again when it fails."""
+    guards = [{**one, "arm": str(world.arm)} for one in plan if one["role"] != "command"]
+    assert world.begin("start", "--restart", "on-failure", plan=guards).end().code == 0
+
+
 def _orphaned(world: _World, plan: list[dict[str, Any]]) -> None:
     """Have the server run with its guard dead."""
     del plan
@@ -129,6 +135,23 @@ def _crash(world: _World, plan: list[dict[str, Any]]) -> Caller:
     return Caller(0, "", "")
 
 
+def _failure(world: _World, plan: list[dict[str, Any]]) -> Caller:
+    """Kill the server itself: its guard has to sweep up, to wait a moment and to run it again."""
+    del plan
+    (row,) = world.registry.rows()
+    (pid,) = world.servers()
+    world.arm.touch()
+    os.kill(pid, signal.SIGKILL)
+
+    def is_over() -> bool:
+        now = world.registry.row(row.id)
+        again = now is not None and now.generation > row.generation and now.state is State.READY
+        return again or not world.guards()
+
+    wait_until(is_over, PATIENCE)
+    return Caller(0, "", "")
+
+
 def _stop_behind_dead_stop(world: _World, plan: list[dict[str, Any]]) -> None:
     """Have a server whose stop was claimed by a command that was killed before it asked the guard."""
     del plan
@@ -151,6 +174,7 @@ SCENES = {
         Scene("stop", ("command", "guard"), _served, _driven("stop")),
         Scene("restart", ("command", "guard", "child"), _served, _driven("restart")),
         Scene("crash", ("guard",), _served, _crash),
+        Scene("failure", ("guard", "child"), _kept_up, _failure),
         Scene("start without a guard", ("command", "guard"), _orphaned, _driven("start")),
         Scene("stop without a guard", ("command",), _orphaned, _driven("stop")),
         Scene("restart without a guard", ("command",), _orphaned, _driven("restart")),

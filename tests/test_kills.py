@@ -37,6 +37,7 @@ pytestmark = [
 PARTS = {**dict.fromkeys(SCENES, 1), "start": 4, "restart": 3, "start without a guard": 2}
 #: Scene -> scenes whose steps are not taken in it again.
 LIKE = {
+    "failure": ("crash", "start"),
     "start without a guard": ("start",),
     "restart without a guard": ("restart", "start", "stop without a guard"),
     "start after a dead start": ("start",),
