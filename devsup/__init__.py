@@ -5,7 +5,7 @@ The layers, drawn once. An arrow means "may import"; nothing imports upwards, an
 
     demo -> __main__ -> cli -> aio -> supervisor -> apps -> config -> logs -> guard -> registry -> readiness
         -> shutdown -> tree -> ports -> locks -> identity -> bounds -> system -> paths -> masking
-        -> trace -> durations -> clock -> models -> errors -> smallfile -> filenames -> compactjson
+        -> trace -> durations -> timers -> clock -> models -> errors -> smallfile -> filenames -> compactjson
         -> records
 
 `cli` reads flags and shows answers; `supervisor` decides; `guard` is a process of its own, one per server.
