@@ -320,6 +320,73 @@ def test_a_deep_app_takes_no_name_from_another(temporary: Path) -> None:
     assert found_in(root, "a/b/c/site")["a/b/c/site"][0] == "a-b-c-site"
 
 
+NX: Tree = {
+    "nx.json": {},
+    "package.json": package(
+        "next", "react", "expo", devDependencies={"vite": "1", "nx": "1"}, start="nx serve web"
+    ),
+    "package-lock.json": "{}",
+    "apps/web/project.json": {"name": "web", "projectType": "application"},
+    "apps/web/next.config.js": "",
+    "apps/admin/project.json": {"projectType": "application", "targets": {"serve": {}}},
+    "apps/admin/vite.config.mts": "",
+    "apps/admin/index.html": "",
+    "apps/admin/src/app/app.tsx": "",
+    "apps/phone/project.json": {"projectType": "application"},
+    "apps/phone/app.json": {},
+    "apps/web-e2e/project.json": {"projectType": "application"},
+    "apps/web-e2e/playwright.config.ts": "",
+    "apps/old/project.json": "{broken",
+    "libs/ui/project.json": {"projectType": "library"},
+    "libs/ui/vite.config.ts": "",
+    "libs/ui/index.html": "",
+}
+
+
+def test_an_nx_workspace_has_the_apps_that_its_projects_are(temporary: Path) -> None:
+    """Their packages are the root's, and libraries have the same files for their tests."""
+    root = lay(temporary, dict(NX))
+    found = found_in(root)
+    assert {folder: one[:3] for folder, one in found.items() if folder != "."} == {
+        "apps/web": ("web", "next", None),
+        "apps/admin": ("admin", "vite", None),
+        "apps/phone": ("mobile", "expo", None),
+    }
+    web = choose(str(root), str(root), "web")
+    assert (web.manager, web.install_dir) == ("npm", str(root))
+    lay(root, {"node_modules/.bin/next": ""})
+    from tests.apps_layouts import plan_of
+
+    plan = plan_of(root, "apps/web")
+    assert (plan.command, plan.cwd) == ([str(root / "node_modules/.bin/next"), "dev"], str(root / "apps/web"))
+
+
+def test_a_turborepo_of_pnpm_has_its_apps_and_no_root(temporary: Path) -> None:
+    """What `up` starts: the root's script would start them all a second time."""
+    from devsup.apps.detect import runs_others, survey
+
+    root = lay(
+        temporary,
+        {
+            "package.json": package(packageManager="pnpm@9.1.0", dev="turbo run dev"),
+            "pnpm-workspace.yaml": "packages:\n  - apps/*\n  - 'packages/*'\n",
+            "turbo.json": {"tasks": {"dev": {"cache": False, "persistent": True}}},
+            "apps/web/package.json": {**NEXT, "name": "@acme/web"},
+            "apps/docs/package.json": {**NEXT, "name": "@acme/docs"},
+            "packages/ui/package.json": package("react", name="@acme/ui", dev="tsc --watch"),
+            "packages/config/package.json": package(name="@acme/config"),
+        },
+    )
+    seen = survey(str(root), str(root))
+    assert {app.name: runs_others(app) for app in seen.apps} == {
+        "web": False,
+        "docs": False,
+        "ui": False,
+        root.name: True,
+    }
+    assert {app.manager for app in seen.apps} == {"pnpm"}
+
+
 def test_two_deep_apps_have_two_names(temporary: Path) -> None:
     """Both were `web`, so that the second one's start found the first one's session taken."""
     deep = {"a/b/c/shop/package.json": NEXT, "a/b/c/blog/package.json": NEXT, "x/y/z/shop/package.json": NEXT}

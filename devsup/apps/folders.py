@@ -61,12 +61,29 @@ class Folders:
         self._children: dict[str, list[str]] = {}
         self._foreign: dict[str, bool] = {}
         self._looked = 0
+        #: Whether this is a workspace of Nx, once that was asked.
+        self._nx: bool | None = None
 
     def package(self, folder: str) -> manifest.Package | manifest.Broken | None:
         """Return what the `package.json` in ``folder`` says, read at most once."""
         if folder not in self._packages:
             self._packages[folder] = manifest.read(folder)
+            if folder != self.project and self._is_nx():
+                self._packages[folder] = self._nx_package(folder) or self._packages[folder]
         return self._packages[folder]
+
+    def _is_nx(self) -> bool:
+        if self._nx is None:
+            self._nx = os.path.exists(os.path.join(self.project, "nx.json"))
+        return self._nx
+
+    def _nx_package(self, folder: str) -> manifest.Package | None:
+        from devsup.apps import nx  # only a workspace of Nx needs it
+
+        own, root = self._packages[folder], self.package(self.project)
+        if isinstance(own, manifest.Broken) or not isinstance(root, manifest.Package):
+            return None
+        return nx.application(folder, own, root)
 
     def python(self, folder: str) -> python.Project | None:
         """Return what the Python project in ``folder`` says, looked for at most once."""
