@@ -3,10 +3,10 @@ Starts, tracks and stops development servers.
 
 The layers, drawn once. An arrow means "may import"; nothing imports upwards, and a test checks it::
 
-    demo -> __main__ -> cli -> aio -> supervisor -> apps -> config -> logs -> guard -> registry -> readiness
-        -> shutdown -> tree -> ports -> locks -> identity -> bounds -> system -> paths -> masking
-        -> trace -> durations -> timers -> clock -> models -> errors -> smallfile -> filenames -> compactjson
-        -> records
+    demo -> __main__ -> cli -> aio -> supervisor -> apps -> config -> logs -> guard -> registry
+        -> readiness -> shutdown -> tree -> ports -> locks -> identity -> bounds -> logtimes -> system
+        -> paths -> masking -> trace -> durations -> timers -> clock -> models -> errors -> smallfile
+        -> filenames -> compactjson -> records
 
 `cli` reads flags and shows answers; `supervisor` decides; `guard` is a process of its own, one per server.
 The public names below are loaded when they are first asked for, so that `import devsup` costs nothing.
@@ -47,12 +47,15 @@ if TYPE_CHECKING:
         StoppedMeanwhile,
         Survivors,
         Terminated,
+        Unhealthy,
         UnmanagedRunning,
         UnsupportedPlatform,
         UsageError,
     )
     from devsup.models import (
+        CheckResult,
         EventPage,
+        Finding,
         HistoryEntry,
         LogPage,
         Member,
@@ -75,10 +78,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Ambiguous",
     "Busy",
+    "CheckResult",
     "ConfigInvalid",
     "DevsupError",
     "EventPage",
     "ExitedEarly",
+    "Finding",
     "HistoryEntry",
     "InsideItself",
     "InternalError",
@@ -115,6 +120,7 @@ __all__ = [
     "Supervisor",
     "Survivors",
     "Terminated",
+    "Unhealthy",
     "Unmanaged",
     "UnmanagedRunning",
     "UnsupportedPlatform",

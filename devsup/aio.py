@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from devsup.models import (
+        CheckResult,
         EventPage,
         LogPage,
         Server,
@@ -228,6 +229,21 @@ class Supervisor:
         return await _run(
             lambda cancelled: self._blocking().logs(
                 target, after=after, lines=lines, max_bytes=max_bytes, wait=wait, rest=cancelled.rest
+            )
+        )
+
+    async def check_server(
+        self,
+        target: str,
+        *,
+        path: str = "/",
+        after: str | None = None,
+        timeout: float = 20.0,  # noqa: ASYNC109 - the work itself keeps it
+    ) -> CheckResult:
+        """Look whether a server listens, answers and has printed errors."""
+        return await _run(
+            lambda cancelled: self._blocking().check(
+                target, path=path, after=after, timeout=timeout, rest=cancelled.rest
             )
         )
 

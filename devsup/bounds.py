@@ -77,7 +77,7 @@ class Marks(Record):
 
 
 _WHOLE = Marks()
-_BESIDE = (".base", ".base.new", ".before", ".before.new")
+_BESIDE = (".base", ".base.new", ".before", ".before.new", ".times", ".times.new")
 
 
 def limit_of(environ: Mapping[str, str]) -> int | None:

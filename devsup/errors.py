@@ -27,6 +27,7 @@ Every error a caller can see, and its exit status.
   x OtherOwner             other_owner            exit 12
   x NameTaken              name_taken             exit 12
   x InsideItself           inside_itself          exit 12
+  x Unhealthy              unhealthy              exit 14
   x Interrupted            interrupted            exit 130 retryable
   x Terminated             terminated             exit 143 retryable
 
@@ -66,6 +67,7 @@ __all__ = [
     "StoppedMeanwhile",
     "Survivors",
     "Terminated",
+    "Unhealthy",
     "UnmanagedRunning",
     "UnsupportedPlatform",
     "UsageError",
@@ -245,6 +247,12 @@ class InsideItself(DevsupError):
     """The call came from inside the very server it asks for."""
 
     code, exit_code = "inside_itself", 12
+
+
+class Unhealthy(DevsupError):
+    """What was looked at is not well; the answer beside it says how."""
+
+    code, exit_code = "unhealthy", 14
 
 
 class Interrupted(DevsupError):

@@ -15,10 +15,12 @@ __all__ = [
     "ENDED_STATES",
     "NO_GUARD",
     "SESSION_PREFIX",
+    "CheckResult",
     "ConfigResult",
     "Event",
     "EventPage",
     "Events",
+    "Finding",
     "HistoryEntry",
     "Identity",
     "InitResult",
@@ -396,8 +398,25 @@ class LockList(Record):
     notes: list[str]
 
 
+class Finding(Record):
+    """One error out of a log; ``count`` is how often it was printed, the cursors where first and last."""
+
+    kind: str  # "compile", "runtime", "request" or "bundle"
+    message: str
+    file: str | None
+    line: int | None
+    column: int | None
+    count: int
+    first_cursor: str
+    last_cursor: str
+
+
 class LogPage(Record):
-    """One page of a log; ``next_cursor`` is where the next one begins, for ever."""
+    """
+    One page of a log; ``next_cursor`` is where the next one begins, for ever.
+
+    Who asks for errors gets ``errors`` in place of a text.
+    """
 
     text: str
     next_cursor: str
@@ -405,6 +424,25 @@ class LogPage(Record):
     reset: bool
     generation: int
     ended: bool
+    session: str | None = None
+    errors: list[Finding] | None = None
+
+
+class CheckResult(Record):
+    """
+    Whether a server still does what it should: the answer of check.
+
+    ``http`` is what came back: ``{"path", "status", "ms"}``, its status None where nothing did; all of it
+    None where nobody was asked. ``verdict`` is "ok", "broken" or "down".
+    """
+
+    server: Server
+    listening: bool
+    http: dict[str, Any] | None
+    new_errors: list[Finding]
+    next_cursor: str
+    verdict: str
+    notes: list[str]
 
 
 class Event(Record):

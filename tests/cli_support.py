@@ -14,8 +14,10 @@ from typing import Any
 from devsup.cli import app as cli
 from devsup.errors import DevsupError
 from devsup.models import (
+    CheckResult,
     ConfigResult,
     EventPage,
+    Finding,
     HistoryEntry,
     InitResult,
     LockList,
@@ -39,7 +41,7 @@ from devsup.models import (
     UpResults,
 )
 
-__all__ = ["EVERY_CALL", "SERVES", "StandIn", "documented_calls", "make_server", "make_stop"]
+__all__ = ["EVERY_CALL", "SERVES", "StandIn", "documented_calls", "make_finding", "make_server", "make_stop"]
 
 
 #: They own the terminal or the standard streams, and give nobody an answer.
@@ -88,6 +90,13 @@ def make_stop(target: str = "web", **changes: Any) -> StopResult:
         port_free=True,
     )
     return result.replace(**changes)
+
+
+def make_finding(**changes: Any) -> Finding:
+    """Return an error that was found in a log, with ``changes``."""
+    return Finding("compile", "Expression expected", "app/page.jsx", 2, 13, 3, "3:8", "3:64").replace(
+        **changes
+    )
 
 
 class StandIn:
@@ -225,6 +234,12 @@ class StandIn:
         told = {"seq": 7, "type": "started", "time": "2026-01-02T03:04:05.678Z", "session": "dev_server_web"}
         return EventPage([HistoryEntry(**(none | told))], 7)
 
+    def check(self, *args: Any, **options: Any) -> CheckResult:
+        """Say that it is well."""
+        self._asked("check", *args, **options)
+        http = {"path": options["path"], "status": 200, "ms": 12}
+        return CheckResult(self.server, True, http, [], "3:99", "ok", [])
+
     def fails(self, error: DevsupError | BaseException) -> StandIn:
         """Have every method raise ``error``."""
         self.error = error
@@ -297,6 +312,11 @@ logs web --lines=5 --max-bytes 100
 logs -n 5 web --after 3:120 --wait 0.5
 logs web -f
 logs web --follow -n 1
+logs web --errors --after 3:8
+logs web --grep=GET --since 10m --raw
+logs -f web api
+check web
+check web --path=/api --after 3:1 --timeout 2
 url web
 url -- web
 wait web

@@ -93,7 +93,7 @@ def test_it_takes_what_the_synchronous_one_takes() -> None:
     import inspect
 
     names = ("start_server", "stop_server", "restart_server", "list_servers", "get_server_logs", "cleanup")
-    for name in (*names, "operation"):
+    for name in (*names, "check_server", "operation"):
         one, other = (
             inspect.signature(getattr(kind, name)).parameters for kind in (Supervisor, aio.Supervisor)
         )

@@ -407,6 +407,21 @@ def test_whoever_is_killed_amid_a_cut_leaves_cursors_that_hold(way: str, tempora
     assert crashes >= 6
 
 
+def test_a_cut_beyond_the_moment_that_a_reader_looks_at(temporary: Path) -> None:
+    """The server has written so much since it was opened that nothing of that moment is left."""
+    log = temporary / "web.1.log"
+    log.write_bytes(numbered(0, 1000))
+    with log_files.LogFile(str(log)) as moment:
+        append(log, numbered(1000, 9000))
+        # Readers have been told to let go, the first block is a hole already, and nothing has moved yet.
+        Path(f"{log}.base").write_text(f"0 {2000 * WIDTH} 0 \n")
+        with log.open("r+b") as file:
+            file.write(bytes(4096))
+        with pytest.raises(log_files.Passed):
+            moment.read(0, 5000)
+    assert page(log, "1:0").truncated
+
+
 HOLDER = """
 import fcntl, os, sys
 fd = os.open(sys.argv[1], os.O_RDWR)

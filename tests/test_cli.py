@@ -200,6 +200,7 @@ def test_options_reach_the_supervisor(call: Callable[..., Said], supervisor: Sta
     start |= dict.fromkeys(("restart", "idle_timeout", "ttl", "with_parent"), None)
     stop = {"everything": False, "grace": None, "sweep": False, "everywhere": False, "owner": None}
     stop |= {"take_over": False}
+    plain = {"errors": False, "grep": None, "since": None}
     assert supervisor.calls == [
         (
             "start",
@@ -216,7 +217,7 @@ def test_options_reach_the_supervisor(call: Callable[..., Said], supervisor: Sta
         ("stop", ([],), stop | {"everything": True}),
         ("list", (), {"everywhere": True, "ended": True}),
         ("wait", ("web",), {"gone": True, "timeout": 2.0}),
-        ("logs", ("web",), {"lines": 5, "after": "3:1", "max_bytes": 9, "wait": 0.5}),
+        ("logs", ("web",), {"lines": 5, "after": "3:1", "max_bytes": 9, "wait": 0.5} | plain),
         ("restart", ("web",), {"timeout": 8.0, "grace": 2.0, "take_over": False}),
     ]
 

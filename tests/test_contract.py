@@ -27,6 +27,8 @@ from devsup import errors
 from devsup.cli import contract
 from devsup.cli.grammar import VERBS
 from devsup.models import (
+    CheckResult,
+    Finding,
     HistoryEntry,
     LockList,
     LockStatus,
@@ -115,6 +117,8 @@ def test_every_command_has_a_schema() -> None:
         ("list", ServerList),
         ("status", StatusResult),
         ("logs", LogPage),
+        ("finding", Finding),
+        ("check", CheckResult),
         ("events", HistoryEntry),
     ],
 )

@@ -97,7 +97,7 @@ WITHOUT = {
     "list": "apps.detect guard logs ports supervisor.start supervisor.stop shutdown",
     "status": "apps.detect guard logs supervisor.start supervisor.stop shutdown",
     "url": "apps.detect guard logs supervisor.start supervisor.stop shutdown",
-    "logs": "apps.detect guard supervisor.start supervisor.stop shutdown",
+    "logs": "apps.detect guard logs.errors logs.grep supervisor.start supervisor.stop shutdown",
     "wait": "apps.detect guard.loop supervisor.start supervisor.stop shutdown",
     "stop": "apps.detect supervisor.start logs",
     "start": "supervisor.stop shutdown",

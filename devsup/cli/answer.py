@@ -35,6 +35,10 @@ class Answer(Record):
     notes: Sequence[str] = ()
     #: Whether servers of several projects may be in it: each is shown with its own then.
     everywhere: bool = False
+    #: Whether secrets in what a server has printed are shown: somebody asked for that.
+    raw: bool = False
+    #: Which of several servers it is about, where their pages come one after another.
+    label: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -73,6 +77,8 @@ def document(answer: Answer, *, ascii_only: bool = False) -> str:
     if answer.verb == "list" and error is None:
         # Only the commands can hold a secret; the whole of a hundred servers takes 2 ms to look at.
         looked_at = " ".join(word for server in answer.data.servers for word in server.command)
+    if answer.raw and error is None:
+        looked_at = ""
     return _line(envelope, ascii_only=ascii_only, looked_at=looked_at)
 
 

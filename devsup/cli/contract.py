@@ -20,6 +20,7 @@ __all__ = ["EFFECTS", "commands", "schema"]
 #: records something; ``destructive`` may end processes.
 EFFECTS = {
     "adopt": "write",
+    "check": "read",
     "agent-guide": "read",
     "events": "read",
     "config": "read",

@@ -22,6 +22,7 @@ from devsup.errors import (
     Terminated,
     UsageError,
 )
+from devsup.models import SESSION_PREFIX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ __all__ = [
     "worst",
 ]
 
-#: Seconds that a follower waits for something new before it asks again.
-FOLLOW_WAIT = 30.0
 #: Nothing is waited for longer: a day, so that a mistyped number cannot hold a caller for good.
 LONGEST = 86400.0
 #: Upper bounds that keep one answer in memory.
@@ -95,7 +94,8 @@ def run(call: Call, progress: Listener = None, make: Callable[[], Supervisor] | 
         everywhere = bool(call.options.get("everywhere"))
         if error is not None:
             error.hint = hints.located(error.hint, call.options["directory"])
-        return Answer(call.verb, data, error, _notes(supervisor), everywhere)
+        raw = bool(call.options.get("raw"))
+        return Answer(call.verb, data, error, _notes(supervisor), everywhere, raw)
     except (Exception, KeyboardInterrupt) as error:
         return _failed(call, error, supervisor)
 
@@ -137,28 +137,25 @@ def pages(call: Call) -> Iterator[Answer]:
             for data in verbs.module(call.verb).pages(supervisor, options, _rest):
                 yield Answer(call.verb, data, notes=_notes(supervisor))
             return
-        if options["wait"] is not None:
-            raise UsageError("`--follow` waits by itself: leave out `--wait`", hint="devsup logs --help")
-        page, _ = _logs(supervisor, options, None)
-        notes = _notes(supervisor)
-        while True:
-            if page.text or page.ended or page.reset:
-                yield Answer("logs", page, notes=notes)
-                notes = []
-            if page.ended:
-                return
-            page = supervisor.logs(
-                options["target"],
-                lines=None,
-                after=page.next_cursor,
-                max_bytes=options["max_bytes"],
-                wait=FOLLOW_WAIT,
-                rest=_rest,
-            )
+        from devsup.cli import following
+
+        labels = options["targets"] if len(set(options["targets"])) > 1 else ()
+        width = max(map(len, labels), default=0)
+        for page in following.pages(supervisor, options, _rest):
+            label = _label(page.session, labels).ljust(width) if labels else None
+            notes, supervisor.notes = _notes(supervisor), []
+            yield Answer("logs", page, notes=notes, raw=options["raw"], label=label)
     except BrokenPipeError:
         raise  # whoever read has gone: there is nobody to tell
     except (Exception, KeyboardInterrupt) as error:
         yield _failed(call, error, supervisor)
+
+
+def _label(session: str | None, targets: list[str]) -> str:
+    """Return the name under which a server of this session was asked for."""
+    name = session or ""
+    app = name.removeprefix(SESSION_PREFIX)
+    return next((target for target in targets if target in (name, app)), app)
 
 
 def _rest(seconds: float) -> None:
@@ -365,12 +362,21 @@ def _status(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any,
 
 
 def _logs(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
+    targets = options["targets"]
+    if len(targets) > 1:
+        words = " ".join(map(masking.quoted, targets))
+        raise UsageError(
+            "several logs are shown side by side with `--follow`", hint=f"devsup logs -f {words}"
+        )
     page = supervisor.logs(
-        options["target"],
+        targets[0],
         lines=options["lines"],
         after=options["after"],
         max_bytes=options["max_bytes"],
         wait=options["wait"] or 0.0,
+        errors=options["errors"],
+        grep=options["grep"],
+        since=options["since"],
     )
     return page, None
 

@@ -12,6 +12,7 @@ from devsup import masking
 from devsup.cli import verbs
 from devsup.models import (
     ENDED_STATES,
+    CheckResult,
     LogPage,
     Outcome,
     Server,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from devsup.apps.worktree import Place
     from devsup.cli.answer import Answer
     from devsup.errors import DevsupError
-    from devsup.models import Member
+    from devsup.models import Finding, Member
 
 __all__ = [
     "address",
@@ -41,6 +42,7 @@ __all__ = [
     "clean",
     "duration",
     "failure",
+    "finding",
     "or_dash",
     "render",
     "rows",
@@ -58,10 +60,10 @@ def render(answer: Answer) -> str:
     if data is None:
         return ""
     if isinstance(data, LogPage):
-        return masking.text(data.text)
+        return _page(data, answer)
     lines = _list(data, projects=answer.everywhere) if isinstance(data, ServerList) else _lines(answer)
     text = "".join(f"{clean(masking.text(line))}\n" for line in lines)
-    return text if answer.error is None or isinstance(data, (StopResults, UpResults)) else ""
+    return text if answer.error is None or isinstance(data, (StopResults, UpResults, CheckResult)) else ""
 
 
 def talk(answer: Answer) -> str:
@@ -324,6 +326,23 @@ def _members(members: Sequence[Member]) -> str:
 
 
 # -- logs ----------------------------------------------------------------------------------------------
+
+
+def _page(page: LogPage, answer: Answer) -> str:
+    text = page.text
+    if page.errors is not None:
+        text = "".join(f"{clean(finding(one))}\n" for one in page.errors)
+    text = text if answer.raw else masking.text(text)
+    if answer.label is None or not text:
+        return text
+    return "".join(f"{answer.label} | {line}\n" for line in text.removesuffix("\n").split("\n"))
+
+
+def finding(one: Finding) -> str:
+    """Return the one line that tells of an error: where, what, how often."""
+    place = ":".join(str(part) for part in (one.file, one.line, one.column) if part is not None)
+    often = f" ({one.count} times)" if one.count > 1 else ""
+    return f"{one.kind}: {f'{place}: ' if place else ''}{one.message}{often}"
 
 
 def _log_notes(page: LogPage) -> list[str]:

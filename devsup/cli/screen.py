@@ -62,7 +62,9 @@ def show(answer: Answer) -> int:
     """Write ``answer`` and return its exit status."""
     out = _Page(sys.stdout)
     if isinstance(answer.data, LogPage):
-        text = masking.text(answer.data.text)
+        text = plain.render(answer)
+        if answer.label is not None and out.console.is_terminal:
+            text = out.lines(text, {f"{answer.label} |": _label_colour(answer.label)})
     elif isinstance(answer.data, ServerList) and out.console.is_terminal:
         text = out.drawn(_listed(answer.data, projects=answer.everywhere))
     elif answer.data is not None and out.console.is_terminal and (drawn := verbs.drawn(answer.verb)):
@@ -156,6 +158,12 @@ def _listed(listed: ServerList, *, projects: bool) -> Table | Text:
     if not listed.servers and not listed.unmanaged:
         return Text("No servers here. Start one: devsup start")
     return table(listed, projects=projects)
+
+
+def _label_colour(label: str) -> str:
+    """Return a colour that stays that of this server, also in another call."""
+    colours = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan", "bright_magenta")
+    return colours[sum(label.strip().encode()) % len(colours)]
 
 
 def _highlight(answer: Answer) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 
-from devsup import bounds
+from devsup import bounds, logtimes
 from devsup.errors import DevsupError
 from devsup.system.files import Growth
 
@@ -44,6 +44,7 @@ class Bounding:
         self._pause = _FIRST
         self._size = 0
         self._looked_at = time.monotonic()
+        self._noted_at = 0.0
 
     @property
     def fd(self) -> int | None:
@@ -54,6 +55,7 @@ class Bounding:
         """Do what is due; ``ready`` are the descriptors that are."""
         now = time.monotonic()
         if self.fd in ready:
+            self._note(self._size)  # what comes now begins here
             self.due = now + _SOON
         elif self.due is not None and now >= self.due:
             self.look(now)
@@ -74,6 +76,9 @@ class Bounding:
         came, passed = abs(size - self._size), max(now - self._looked_at, _CLOSEST)
         self._size, self._looked_at = size, now
         if came:
+            if now - self._noted_at >= _FIRST / 2:
+                self._noted_at = now
+                self._note(size)
             room = self.limit / 8
             self._pause = max(_CLOSEST, min(_FIRST, room * passed / came))
             self.due = now + self._pause
@@ -82,6 +87,13 @@ class Bounding:
         else:
             self._pause = min(max(self._pause, _FIRST / 2) * 2, _LONGEST)
             self.due = now + self._pause
+
+    def _note(self, size: int) -> None:
+        """Say beside the log when it had which size: `devsup logs --since` reads it."""
+        try:
+            logtimes.note(self.path, bounds.marks_of(self.path).base + size, time.time())
+        except (DevsupError, OSError):
+            pass  # a full disk: nobody will be able to ask for this moment
 
     def _is(self, size: int) -> bool:
         # Once more, now that the kernel would tell: it may have grown between the look and the arming.

@@ -48,6 +48,7 @@ class LogFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self._before: int | None = None
+        self.first = self.end = 0
         try:
             # Not blocking: a fifo in its place would keep us here until somebody writes to it.
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -73,11 +74,13 @@ class LogFile:
         self.end = marks.base + status.st_size
         self.stalled = time.time() - status.st_mtime >= QUIET
         self._arrange(marks)
+        if self.first > self.end:  # emptied by hand since
+            self.first = marks.base
 
     def _arrange(self, marks: Marks) -> None:
         self._marks = marks
         self._forget_before()
-        self.first = marks.first if marks.first <= self.end else marks.base  # emptied by hand since
+        self.first = marks.first
         if self.first < marks.base:
             try:
                 self._before = os.open(bounds.before(self.path), os.O_RDONLY | os.O_CLOEXEC)

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DEFAULT_LINES", "DEFAULT_MAX_BYTES", "last_line", "page", "tail_text", "wait_for_more"]
+__all__ = ["DEFAULT_LINES", "DEFAULT_MAX_BYTES", "end_of", "last_line", "page", "tail_text", "wait_for_more"]
 
 #: What a call that names no bound gets: a few screens of lines, and never more than an agent's context can
 #: bear.
@@ -145,6 +145,16 @@ def tail_text(path: str, *, lines: int = 20, max_bytes: int = 4096) -> str:
         return _steady(path, lambda log: _tail(log, lines=lines, budget=max_bytes, over=True)).text
     except DevsupError:
         return ""
+
+
+def end_of(path: str, generation: int) -> str:
+    """
+    Return the cursor behind all that was written so far.
+
+    :raises NotFound, RegistryUnusable, Busy: as `LogFile`
+    """
+    with LogFile(path) as log:
+        return format_cursor(generation, log.end)
 
 
 def last_line(path: str, max_chars: int) -> str:

@@ -14,6 +14,7 @@ import time
 from devsup import identity, system
 from devsup.errors import Interrupted, NotFound, NotReady, UsageError
 from devsup.models import (
+    CheckResult,
     ConfigResult,
     InitResult,
     LockList,
@@ -49,6 +50,8 @@ __all__ = ["Supervisor"]
 
 #: Seconds for a whole start: lock, joining, waiting for a stop to end, readiness.
 START_TIMEOUT = 45.0
+#: Seconds for a check: a first request compiles the page.
+CHECK_TIMEOUT = 20.0
 
 
 class Supervisor:
@@ -589,23 +592,60 @@ class Supervisor:
         after: str | None = None,
         max_bytes: int | None = None,
         wait: float = 0.0,
+        errors: bool = False,
+        grep: str | None = None,
+        since: str | None = None,
         rest: Callable[[float], None] = time.sleep,
     ) -> LogPage:
         """
         Return a page of a server's log; with ``wait`` block for so many seconds until there is something new.
 
-        ``rest`` waits for a number of seconds, and ends the call by an exception where nobody listens any
-        more.
+        ``grep`` keeps the lines that match a regular expression. ``errors`` gives what went wrong instead of
+        text: each error once, since the server's start or ``after``. ``since`` is a duration (``10m``) or a
+        time, in place of ``after``. ``rest`` waits for a number of seconds, and ends the call by an exception
+        where nobody listens any more.
 
+        :raises UsageError: bad cursor, expression, time or bound
         :raises NotFound: no such server, or its log is gone
         """
         loops.refuse("Supervisor.logs", "devsup.aio.Supervisor.get_server_logs(...)")
-        from devsup.supervisor.reading import read_page
+        from devsup.supervisor.reading import Wanted, read_page, since_cursor
+
+        if since is not None and after is not None:
+            raise UsageError(
+                "`--since` and `--after` both say where to begin: give one", hint="devsup logs --help"
+            )
+        if errors and grep is not None:
+            raise UsageError("`--errors` are no lines to grep in: give one", hint="devsup logs --help")
+        found, alive = self._find(target)
+        if since is not None:
+            after = since_cursor(found.row, since, self.notes)
+        wanted = Wanted(lines=lines, after=after, max_bytes=max_bytes, errors=errors, grep=grep)
+        return read_page(self.home, found.row, alive, wanted, wait=wait, rest=rest)
+
+    def check(
+        self,
+        target: str,
+        *,
+        path: str = "/",
+        after: str | None = None,
+        timeout: float = CHECK_TIMEOUT,
+        rest: Callable[[float], None] = time.sleep,
+    ) -> CheckResult:
+        """
+        Look whether a server listens, answers ``path``, and has printed errors since ``after`` (its start).
+
+        Its verdict is "down" where nothing listens; "broken" where it answers with 500 or more, or not in
+        time, or has printed an error; else "ok". ``timeout`` is in seconds.
+
+        :raises NotFound: no such server, or its log is gone
+        :raises UsageError: bad path or cursor
+        """
+        loops.refuse("Supervisor.check", "devsup.aio.Supervisor.check_server(...)")
+        from devsup.supervisor import checking
 
         found, alive = self._find(target)
-        return read_page(
-            self.home, found.row, alive, lines=lines, after=after, max_bytes=max_bytes, wait=wait, rest=rest
-        )
+        return checking.check(found.row, alive, path=path, after=after, timeout=timeout, rest=rest)
 
     def events(
         self,
@@ -687,6 +727,12 @@ class Supervisor:
     ) -> LogPage:
         """Return a page of a log; see `logs`."""
         return self.logs(target, after=after, lines=lines, max_bytes=max_bytes)
+
+    def check_server(
+        self, target: str, *, path: str = "/", after: str | None = None, timeout: float = CHECK_TIMEOUT
+    ) -> CheckResult:
+        """Look whether a server listens, answers and has printed errors; see `check`."""
+        return self.check(target, path=path, after=after, timeout=timeout)
 
     def cleanup(self, *, grace: float | None = None, take_over: bool = False) -> StopResults:
         """Stop all servers of this project; see `stop`."""

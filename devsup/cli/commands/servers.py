@@ -189,12 +189,22 @@ def status(
 Examples:
   devsup logs web -n 50
   devsup logs web -f                follow until the server ends
+  devsup logs -f web api            several side by side
+  devsup logs web --errors          what went wrong, with file and line
   devsup logs web --json --after 3:1024 --wait 20
 
 The answer's `next_cursor` is where the next page begins: give it back with --after."""
 )
 def logs(
-    target: Target,
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET",
+            help="App, session, pid or :port; several with --follow.",
+            autocompletion=complete.targets,
+            show_default=False,
+        ),
+    ],
     *,
     lines: Annotated[
         int | None,
@@ -217,12 +227,46 @@ def logs(
         float | None,
         typer.Option("--wait", metavar="S", help="Wait up to S seconds for something new."),
     ] = None,
+    errors: Annotated[bool, typer.Option("--errors", help="Only what went wrong, each once.")] = False,
+    grep: Annotated[str | None, typer.Option("--grep", metavar="RE", help="Only lines that match.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="WHEN", help="What came since then: 10m, 14:30."),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not mask what looks like a secret.")] = False,
     json: Json = False,
     directory: Directory = None,
     verbose: Verbose = False,
 ) -> Call:
     """Show what a server has written, also an ended one."""
     return call("logs", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup check web                  errors since its start count
+  devsup check web --after 3:1024   only those since this cursor
+  devsup check web --path /api/health --json
+
+Exits with 14 where it is not well. The answer's `next_cursor` is what the next check takes as --after."""
+)
+def check(
+    target: Target,
+    *,
+    path: Annotated[
+        str, typer.Option("--path", metavar="PATH", help="What to ask it for; 500 or more is broken.")
+    ] = "/",
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="CURSOR", help="Count errors printed after this cursor.")
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", metavar="S", help="Seconds for all of it.")] = 20.0,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Tell whether a server listens, answers and has printed new errors."""
+    return call("check", locals())
 
 
 @app.command(

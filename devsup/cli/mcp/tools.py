@@ -81,6 +81,7 @@ class _List(Arguments):
 
 
 class _Logs(_Targeted):
+    errors: Annotated[bool, Field(description="Only what went wrong, each error once.")] = False
     lines: Annotated[int | None, Field(ge=0, description="The last so many lines.")] = None
     after: Annotated[
         str | None, Field(description="What came after this cursor: the `next_cursor` of an answer.")
@@ -89,6 +90,14 @@ class _Logs(_Targeted):
     wait: Annotated[
         float | None, Field(ge=0, le=600, description="Wait up to so many seconds for something new.")
     ] = None
+
+
+class _Check(_Targeted):
+    path: Annotated[str, Field(description="Path to ask it for; 500 or more is broken.")] = "/"
+    after: Annotated[
+        str | None, Field(description="Count errors after this cursor: the `next_cursor` of an answer.")
+    ] = None
+    timeout: Annotated[float, Field(ge=0, le=600, description="Seconds for all of it.")] = 20.0
 
 
 class Tool(Record):
@@ -136,7 +145,10 @@ def _ending(given: _Ending) -> dict[str, Any]:
 
 
 def _logs(given: _Logs) -> dict[str, Any]:
-    return given.model_dump(include={"target", "lines", "after", "max_bytes", "wait"})
+    return {
+        "targets": [given.target],
+        **given.model_dump(include={"errors", "lines", "after", "max_bytes", "wait"}),
+    }
 
 
 TOOLS: dict[str, Tool] = {
@@ -192,6 +204,21 @@ TOOLS: dict[str, Tool] = {
             verb="logs",
             arguments=_Logs,
             options=_logs,
+            read_only=True,
+            destructive=False,
+            idempotent=True,
+        ),
+        Tool(
+            name="check_server",
+            title="Did the last edit break it?",
+            description=(
+                "Whether a server listens, answers a path, and has printed new errors, each with file and "
+                "line. Call it after an edit, with `after` from the last answer. On error `unhealthy` read "
+                "`data`."
+            ),
+            verb="check",
+            arguments=_Check,
+            options=lambda given: given.model_dump(include={"target", "path", "after", "timeout"}),
             read_only=True,
             destructive=False,
             idempotent=True,

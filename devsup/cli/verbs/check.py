@@ -1,0 +1,74 @@
+"""`devsup check`: did the last edit break it?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from devsup.cli import plain
+from devsup.errors import Unhealthy
+from devsup.masking import quoted
+
+if TYPE_CHECKING:
+    from devsup.errors import DevsupError
+    from devsup.models import CheckResult
+    from devsup.supervisor import Supervisor
+
+__all__ = ["handle", "lines", "waits"]
+
+
+def handle(
+    supervisor: Supervisor, options: dict[str, Any], _progress: Any
+) -> tuple[CheckResult, DevsupError | None]:
+    """Look at one server; an error beside the answer says that it is not well."""
+    result = supervisor.check(
+        options["target"], path=options["path"], after=options["after"], timeout=options["timeout"]
+    )
+    supervisor.notes += [note for note in result.notes if note not in supervisor.notes]
+    return result, None if result.verdict == "ok" else _unhealthy(result, options["target"])
+
+
+def waits(options: dict[str, Any]) -> str:
+    """Return what a person is told meanwhile."""
+    return f"checking {options['target']}"
+
+
+def lines(data: CheckResult) -> list[str]:
+    """Return the verdict, then the errors, then from where on to look next time."""
+    return [
+        f"{data.server.session} {data.verdict}: {_seen(data)}",
+        *(f"  {plain.finding(one)}" for one in data.new_errors),
+        f"cursor {data.next_cursor}",
+    ]
+
+
+def _seen(data: CheckResult) -> str:
+    if not data.listening:
+        return f"does not listen ({plain.state_text(data.server)})"
+    http = data.http or {"path": "/", "status": None, "ms": 0}
+    what = "no answer" if http["status"] is None else str(http["status"])
+    count = len(data.new_errors)
+    errors = "no new errors" if not count else "1 new error" if count == 1 else f"{count} new errors"
+    return f"GET {http['path']} {what} in {http['ms']} ms, {errors}"
+
+
+def _unhealthy(data: CheckResult, target: str) -> Unhealthy:
+    name = quoted(target)
+    hint = f"devsup logs {name} -n 50"
+    if data.verdict == "down":
+        ended = data.server.exit_code is not None or data.server.state.value in (
+            "stopped",
+            "crashed",
+            "exited",
+            "lost",
+        )
+        hint = f"devsup restart {name}" if ended else f"devsup wait {name}"
+    elif data.new_errors:
+        # What it says is in the answer already; this is for when it has been mended.
+        hint = f"devsup check {name} --after {data.next_cursor}"
+    first = next(iter(data.new_errors), None)
+    why = f": {plain.finding(first)}" if first is not None else ""
+    return Unhealthy(
+        f"`{data.server.session}` is {data.verdict} ({_seen(data)}){why}",
+        hint=hint,
+        details={"verdict": data.verdict},
+    )
