@@ -238,6 +238,24 @@ def test_a_stop_ends_the_server_and_nothing_else_of_its_shell(
         wait_until(lambda: b"still-42" in terminal._heard)
 
 
+def test_a_second_port_of_an_adopted_server_is_no_stranger_s(devsup: Devsup, project: Path) -> None:
+    """It has neither a marker nor a session of its own: only its parent says whose it is."""
+    one, two = free_port(), free_port()
+    lines = [shlex.join(server_argv("web", "--port", port)) for port in (one, two)]
+    with shell(project, jobs=False) as terminal:
+        server = terminal.job(["sh", "-c", shlex.quote(f"{lines[0]} & {lines[1]} & wait")], "server")
+        wait_until(lambda: is_listening(one) and is_listening(two))
+        assert len(unmanaged(devsup)) == 2
+        devsup("--json", "adopt", server).data  # noqa: B018 - that it went well
+        assert unmanaged(devsup) == []
+        for port in (one, two):
+            for target in (f":{port}", str(pid_at(port))):
+                assert devsup("--json", "status", target).data["server"]["pid"] == server
+        devsup("stop", f":{two}")
+        assert not is_listening(one)
+        assert not is_listening(two)
+
+
 MIDDLE = """
 import signal, subprocess, time
 told = []
@@ -320,6 +338,27 @@ def test_the_adopted_app_is_found_guarded_restarted_and_stopped(
     assert devsup("--json", "logs", "web").data["text"]
     devsup("stop", "web")
     assert not is_listening(port)
+
+
+def test_the_log_that_next_keeps_itself_is_shown_and_never_cut(
+    devsup: Devsup, project: Path, stand_in: StandIn
+) -> None:
+    """Neither by a look without a guard, nor by the guard: it is another program's file."""
+    port, limit = free_port(), {"DEVSUP_LOG_LIMIT": "70k"}
+    next_app(project, *server_argv("next_like"))
+    log = project / ".next" / "dev" / "logs" / "next-development.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("a line of Next.js\n" * 20_000)
+    size = log.stat().st_size
+    by_hand = stand_in("next_like", "dev", "-p", port)
+    wait_until(lambda: is_listening(port) and [one for one in unmanaged(devsup) if one["pid"]])
+    server = devsup("--json", "adopt", by_hand.pid, env=limit).data["server"]
+    assert server["log"] == str(log)
+    assert "a line of Next.js" in devsup("logs", "web", "-n", 1, env=limit).out
+    assert devsup("--json", "start", "web", "--port", port, env=limit).data["server"]["guard_pid"]
+    assert devsup("stop", "web", env=limit).code == 0
+    assert log.stat().st_size == size
+    assert [one.name for one in log.parent.iterdir()] == [log.name]
 
 
 def test_an_adopted_server_that_ends_is_shown_as_ended(devsup: Devsup, stand_in: StandIn) -> None:

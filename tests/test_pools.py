@@ -47,6 +47,15 @@ def test_an_owner_has_one_number_for_good(registry: Registry) -> None:
     assert Registry(registry.home).acquire(SMALL, "web /p", "h2", until=LATER) == own
 
 
+def test_nobody_is_given_what_another_has_for_good(registry: Registry) -> None:
+    """Both want the same number first: who came later does not get it while the other one is away."""
+    first = next(pools.candidates(SMALL, "web /p"))
+    rival = next(f"web /{n}" for n in range(100) if next(pools.candidates(SMALL, f"web /{n}")) == first)
+    assert registry.acquire(SMALL, "web /p", "h1", until=LATER) == first
+    registry.release(SMALL, first, "h1")
+    assert registry.acquire(SMALL, rival, "h2", until=LATER) != first
+
+
 def test_a_lent_number_is_nobody_elses(registry: Registry) -> None:
     """Only the holder renews or releases; a second holder of the same owner gets another number."""
     own = registry.acquire(SMALL, "web /p", "h1", until=LATER)

@@ -551,6 +551,15 @@ def test_a_lease_without_its_server_keeps_nobody_out(registry: Registry) -> None
     assert registry.leases("net") == {3000: "b2"}
 
 
+def test_one_process_is_one_server(registry: Registry) -> None:
+    """Two callers adopt it at once, each under a name of its own: the session's locks differ."""
+    first = reserve(registry, make_row("a1", "x", guard=GUARD, leader=LEADER))
+    with pytest.raises(SessionBusy) as busy:
+        reserve(registry, make_row("b2", "y", guard=GUARD, leader=LEADER))
+    assert busy.value.row == first
+    reserve(registry, make_row("b2", "y", guard=GUARD, leader=OTHER))
+
+
 def test_rows_are_of_a_scope_and_a_project(registry: Registry) -> None:
     one = reserve(registry, make_row("a1", "x", "/p"))
     two = reserve(registry, make_row("a2", "y", "/p", scope="m/b/n"))

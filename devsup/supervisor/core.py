@@ -680,9 +680,8 @@ class Supervisor:
         self.notes += registry.warnings
         self.place = found.row.project if found.row.project != self.project else None
         alive = Life.ENDED if found.ended else life(found.row)
-        if alive is Life.ORPHANED and self.home.owns(
-            found.row.log
-        ):  # its guard would have kept the log within its limit
+        # Its guard would have kept the log within its limit.
+        if alive is Life.ORPHANED and self.home.owns(found.row.log):
             from devsup import bounds
 
             bounds.keep(found.row.log, os.environ)
