@@ -183,6 +183,8 @@ class Row(Record):
     stop: StopClaim | None = None
     #: What the one who ended it saw (keys of `StopResult`), once it has ended.
     outcome: dict[str, Any] | None = None
+    #: Inodes of sockets that listened before it was started: none of them is its own.
+    strangers: list[int] | None = None
 
 
 class Server(Record):

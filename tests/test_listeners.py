@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from devsup import Supervisor, readiness
+from devsup import Supervisor, readiness, system
+from devsup.supervisor.view import Life, Sockets
 from tests.serving import Servers, alive, next_app, pid_at, process, script
 from tests.support import free_port, is_listening, server_argv, wait_until
 
@@ -260,5 +261,28 @@ def test_a_list_looks_for_addresses_only_where_a_socket_may_be_the_servers(
         gate.touch()
         assert is_listening(wait_until(lambda: devsup.list().servers[1].port or 0))
         assert idle["id"] not in looked
+        # As a list sees it that comes before the guard has written the address down.
+        rows = {row.app: row.replace(listener_inode=None) for row in servers.rows()}
+        sockets = Sockets(list(rows.values()))
+        assert sockets.may_be_of(rows["late"], Life.LIVE)
+        assert not sockets.may_be_of(rows["idle"], Life.LIVE)
     servers.stop("idle")
     servers.stop("late")
+
+
+def test_what_listened_before_is_no_servers_own(servers: Servers) -> None:
+    """An editor that listens all day costs a list nothing, however many servers without a port there are."""
+    with socket.socket() as editor, pytest.MonkeyPatch.context() as patch:
+        editor.bind(("127.0.0.1", 0))
+        editor.listen()
+        servers.start("idle", "sleep", "1000")
+        (row,) = servers.rows()
+        known = set(row.strangers or ())
+        assert os.fstat(editor.fileno()).st_ino in known
+        listeners = [one for one in system.listeners() if one.inode in known]
+        patch.setattr("devsup.system.listeners", lambda: listeners)
+        patch.setattr("devsup.system.children", lambda _: pytest.fail("looked into its processes"))
+        sockets = Sockets([row])
+        assert sockets.unclaimed
+        assert not sockets.may_be_of(row, Life.LIVE)
+    servers.stop("idle")

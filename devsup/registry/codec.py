@@ -136,6 +136,7 @@ def description(row: Row) -> str:
             "command": row.command,
             "owner": row.owner,
             "asked_port": row.asked_port,
+            "strangers": row.strangers,
         }
     )
 
@@ -211,6 +212,7 @@ def _row(values: tuple[Any, ...], about: dict[str, Any]) -> Row:
         reason=values[21],
         stop=claim_from(values[22]),
         outcome=None if values[23] is None else _loads(values[23]),
+        strangers=about.get("strangers"),
     )
 
 

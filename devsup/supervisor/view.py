@@ -98,10 +98,12 @@ class Sockets:
         """
         Tell whether an unclaimed socket may be one of ``row``'s server; False is certain.
 
-        A user's editor listens all day, so with a hundred servers this is asked a hundred times: it costs a
-        twentieth of what finding the very address does.
+        A user's editor listens all day, so with a hundred servers this is asked a hundred times. What has
+        listened since before a server was started is not its own; looking into its processes for the rest
+        costs a twentieth of what finding the very address does.
         """
-        if not self.unclaimed:
+        unclaimed = self.unclaimed.difference(row.strangers or ())
+        if not unclaimed:
             return False
         if alive is not Life.LIVE or row.guard is None or row.leader is None:
             return True
@@ -112,7 +114,7 @@ class Sockets:
             pid = waiting.pop()
             if pid in seen:
                 continue
-            if not self.unclaimed.isdisjoint(system.socket_inodes(pid)):
+            if not unclaimed.isdisjoint(system.socket_inodes(pid)):
                 return True
             seen.add(pid)
             waiting += system.children(pid)
