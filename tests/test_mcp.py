@@ -182,6 +182,14 @@ def test_a_client_does_all_that_the_command_line_does(mode: str, devsup: Devsup,
             assert "line 2" in page["text"]
             later = await asked(client, "get_server_logs", target="web", after=page["next_cursor"])
             assert later["data"]["text"] == ""
+            well = (await asked(client, "check_server", target="web", after=page["next_cursor"]))["data"]
+            assert (well["verdict"], well["http"]["status"], well["new_errors"]) == ("ok", 200, [])
+            lost = (await asked(client, "check_server", target="web", path="/no"))["data"]
+            assert lost["http"]["path"] == "/no"
+            found = (await asked(client, "get_server_logs", target="web", errors=True))["data"]
+            assert found["errors"] == []
+            grep = (await asked(client, "get_server_logs", target="web", grep="line 1", since="1h"))["data"]
+            assert [line.strip() for line in grep["text"].splitlines()] == ["line 1"]
             (stop,) = (await asked(client, "stop_server", target=str(first["pid"])))["data"]["results"]
             assert (stop["outcome"], stop["port_free"]) == ("stopped", True)
             await asked(client, "start_server", app="web", command=command, wait=False)

@@ -53,7 +53,8 @@ TELL_EVERY = 1.0
 INSTRUCTIONS = """\
 Start, watch and stop development servers. Never run a dev server in a shell (`npm run dev &`) and never end
 one by `pkill` or `lsof | xargs kill`: call start_server, which gives back the one that runs, and stop_server.
-After an edit read only what is new: get_server_logs with `after`. An error's `hint` says what to do next."""
+After an edit call check_server with the last `next_cursor` as `after`: it tells whether the edit broke the
+server, and where. An error's `hint` says what to do next."""
 
 
 def serve(folder: str) -> None:

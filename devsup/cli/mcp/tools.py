@@ -82,6 +82,8 @@ class _List(Arguments):
 
 class _Logs(_Targeted):
     errors: Annotated[bool, Field(description="Only what went wrong, each error once.")] = False
+    grep: Annotated[str | None, Field(description="Only lines that match this regular expression.")] = None
+    since: Annotated[str | None, Field(description="What came since then: `10m`, `14:30`.")] = None
     lines: Annotated[int | None, Field(ge=0, description="The last so many lines.")] = None
     after: Annotated[
         str | None, Field(description="What came after this cursor: the `next_cursor` of an answer.")
@@ -145,10 +147,7 @@ def _ending(given: _Ending) -> dict[str, Any]:
 
 
 def _logs(given: _Logs) -> dict[str, Any]:
-    return {
-        "targets": [given.target],
-        **given.model_dump(include={"errors", "lines", "after", "max_bytes", "wait"}),
-    }
+    return {"targets": [given.target], **given.model_dump(exclude={"project", "target"})}
 
 
 TOOLS: dict[str, Tool] = {
