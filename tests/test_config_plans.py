@@ -89,6 +89,13 @@ def test_an_env_file_that_is_wrong_is_named(temporary: Path) -> None:
     assert "hunter2" not in caught.value.message
 
 
+def test_a_file_for_every_app_need_not_be_in_each_folder(temporary: Path) -> None:
+    lay(temporary, {**SHOP, "apps/web/.env": "A=1"})
+    toml = '[defaults]\nenv_file = ".env"\n'
+    assert planned(temporary, toml, "web").env["A"] == "1"
+    assert "A" not in planned(temporary, toml, "mobile").env
+
+
 def test_values_of_a_file_are_masked_as_those_of_a_flag_are(temporary: Path) -> None:
     planned(lay(temporary, SHOP), '[apps.web]\nenv = {API_TOKEN = "hunter2secret"}\n', "web")
     assert masking.text("it says hunter2secret") == "it says ***"

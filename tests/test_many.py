@@ -175,6 +175,19 @@ def test_a_change_while_it_runs_is_told_and_not_applied(devsup: Devsup, project:
     assert devsup("down").code == 0
 
 
+def test_readiness_and_stop_are_as_configured(devsup: Devsup, project: Path) -> None:
+    """The guard does it: what it is told goes through the job."""
+    settings = web("--lines", 3, **{"ready.log": "line 2", "ready.http": "/x", "stop.signal": "SIGINT"})
+    never = web(**{"ready.log": "never said", "ready.timeout": "1s", "stop.grace": "1s"})
+    configure(project, a=settings, b=never)
+    results = {one["app"]: one for one in checked(devsup("up", "--json"), "up")["data"]["results"]}
+    assert results["a"]["server"]["state"] == "ready", results
+    assert results["b"]["error"]["code"] == "not_ready"
+    assert results["b"]["server"]["state"] == "starting"
+    stopped = {one["target"]: one["signals"] for one in devsup("down", "--json").data["results"]}
+    assert stopped == {"a": ["SIGINT"], "b": ["SIGTERM"]}
+
+
 def test_a_start_says_what_else_it_would_need(devsup: Devsup, project: Path) -> None:
     configure(project, a=web(depends_on=["b"]), b=web())
     notes = devsup("start", "a", "--json").notes

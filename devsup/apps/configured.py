@@ -14,7 +14,6 @@ from devsup import compactjson, masking
 from devsup import config as configs
 from devsup.apps import detect, naming
 from devsup.apps.presets import COMMAND, KINDS
-from devsup.config import dotenv
 from devsup.errors import UsageError
 from devsup.smallfile import contents
 
@@ -195,6 +194,8 @@ def variables(
     """
     found: dict[str, str] = {}
     for given in settings.get("env_file", ()):
+        from devsup.config import dotenv  # few apps have such a file
+
         # Relative to the app, as the tools that read such files by themselves have it.
         path = os.path.join(folder, given)
         key = f"apps.{name}.env_file"
@@ -204,9 +205,12 @@ def variables(
         except dotenv.Unreadable as error:
             raise configs.invalid(path, key, error.line, error.why, allowed=["NAME=value"]) from None
         except (OSError, UnicodeDecodeError) as error:
+            assert config is not None
+            own = config.apps.get(name or "", {}).get("env_file", ())
+            if isinstance(error, FileNotFoundError) and given not in own:
+                continue  # what `[defaults]` names need not be in every app's folder
             why = error.strerror if isinstance(error, OSError) else "it is not valid UTF-8"
             message = f"`{key}`: `{path}` cannot be read: {str(why).lower()}"
-            assert config is not None
             raise config.error(key, message, allowed=["a file that is there"]) from None
     found |= settings.get("env", {})
     if found:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 
-from devsup.config import cache
 from devsup.errors import ConfigInvalid
 from devsup.records import Record
 from devsup.smallfile import contents
@@ -88,6 +87,8 @@ def load(project: str, kinds: Sequence[str], home: Home | None = None) -> Config
         found.append((path, raw, state))
     if not found:
         return None
+    from devsup.config import cache  # most projects have nothing to remember
+
     key = [cache.version(), list(kinds), [[path, *state] for path, _, state in found]]
     known = cache.read(home, project, key)
     if known is not None:
