@@ -143,6 +143,16 @@ def test_what_does_not_listen_is_down(servers: Servers, web: dict[str, Any]) -> 
     servers.devsup("stop", "web")
 
 
+def test_a_server_without_a_log_is_judged_by_its_answer(servers: Servers, web: dict[str, Any]) -> None:
+    os.unlink(web["log"])
+    answer = servers.devsup("check", "web", "--json")
+    assert (answer.code, answer.data["verdict"], answer.data["new_errors"]) == (0, "ok", [])
+    assert answer.json["notes"] == ["no log of it is there: only its answer was looked at"]
+    trouble(servers, BROKEN)
+    assert check(servers)[0] == 14
+    servers.stop("web")
+
+
 @pytest.mark.parametrize("path", ["", "no-slash", "/a b", "/\n", "http://192.0.2.1/"])
 def test_only_a_path_of_the_server_is_asked_for(servers: Servers, web: dict[str, Any], path: str) -> None:
     answer = servers.devsup("check", "web", "--path", path, "--json")

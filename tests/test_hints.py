@@ -220,6 +220,7 @@ SITUATIONS: dict[str, tuple[Callable[[There], Answer], str, int | None]] = {
     "ended early": (_early, "exited_early", 0),
     "url of an ended one": (_ended("url"), "not_found", 0),
     "wait for an ended one": (_ended("wait"), "not_found", 0),
+    "check of an ended one": (_ended("check"), "unhealthy", 0),
     "ambiguous": (_ambiguous, "ambiguous", 0),
     "of another project": (_elsewhere, "not_ready", 6),
     "another owner's": (_other_owner, "other_owner", 0),
@@ -276,6 +277,7 @@ HELPED: dict[str, Callable[[There], bool]] = {
     "not ready": lambda run: run("status", "a").data["server"]["state"] == "ready",
     "url of an ended one": lambda run: run("url", "a").code == 0,
     "wait for an ended one": lambda run: run("wait", "a").code == 0,
+    "check of an ended one": lambda run: run("check", "a").code == 0,
     "another owner's": lambda run: run("list").data["servers"] == [],
     "start amid a stop": lambda run: run("list").data["servers"] == [],
     "restart amid a stop": lambda run: run("list").data["servers"] == [],
@@ -290,7 +292,7 @@ NOT_HERE = {"port_held", "stopped_meanwhile", "survivors", "unmanaged_running"}
 
 def test_every_code_has_a_situation() -> None:
     codes = {getattr(errors, name).code for name in errors.__all__}
-    later = {"unhealthy", "fleet_unreachable", "lease_held_elsewhere"}
+    later = {"fleet_unreachable", "lease_held_elsewhere"}
     assert codes - later == {code for _, code, _ in SITUATIONS.values()} | NOT_HERE
 
 

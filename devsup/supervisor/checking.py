@@ -7,6 +7,7 @@ is not repeated or redirected. All of it is over within the caller's time.
 
 from __future__ import annotations
 
+import os
 import time
 
 from devsup import logs
@@ -58,24 +59,31 @@ def check(
     server = server_of(row, alive)
     running = alive in (Life.LIVE, Life.ORPHANED)
     listening = running and server.url is not None and server.state is State.READY
+    has_log = os.path.isfile(row.log)  # an adopted server may print elsewhere
     http = None
     if listening and server.url is not None:
-        _, before = logs.parse_cursor(logs.end_of(row.log, row.generation))
+        _, before = logs.parse_cursor(logs.end_of(row.log, row.generation)) if has_log else (0, 0)
         http = _ask(server.url, path, deadline=deadline)
-        _settle(row.log, before, failed=(http["status"] or 500) >= 500, deadline=deadline, rest=rest)
-    over = alive in (Life.ENDED, Life.DEAD)
-    page = collect(row.log, offset, generation=row.generation, root=row.cwd, ended=over, whole=True)
+        if has_log:
+            _settle(row.log, before, failed=(http["status"] or 500) >= 500, deadline=deadline, rest=rest)
+    if has_log:
+        over = alive in (Life.ENDED, Life.DEAD)
+        page = collect(row.log, offset, generation=row.generation, root=row.cwd, ended=over, whole=True)
+        errors, cursor = page.errors or [], page.next_cursor
+    else:
+        errors, cursor = [], after or logs.format_cursor(row.generation, 0)
+        notes.append("no log of it is there: only its answer was looked at")
     verdict = "ok"
     if not listening:
         verdict = "down"
-    elif http is None or http["status"] is None or http["status"] >= 500 or page.errors:
+    elif http is None or http["status"] is None or http["status"] >= 500 or errors:
         verdict = "broken"
     return CheckResult(
         server=server,
         listening=listening,
         http=http,
-        new_errors=page.errors or [],
-        next_cursor=page.next_cursor,
+        new_errors=errors,
+        next_cursor=cursor,
         verdict=verdict,
         notes=notes,
     )
