@@ -231,9 +231,32 @@ def test_without_a_file_every_server_that_is_found_is_meant(temporary: Path) -> 
             "apps/admin/package.json": NEXT,
             "packages/ui/package.json": package(dev="tsc -w"),
             "packages/cli/package.json": package(start="node cli.js"),
+            "apps/web/.storybook/main.js": "",
         },
     )
+    storybook = package("next", devDependencies={"storybook": "9"}, dev="next dev", storybook="storybook dev")
+    lay(temporary, {"apps/web/package.json": storybook})
     seen = detect.survey(str(temporary), str(temporary))
+    assert "storybook" in {app.kind for app in seen.apps}
     names, notes = many._wanted(seen, None, [])
     assert sorted(names) == ["admin", "ui", "web"]
     assert notes == ["`cli` is left out: its `start` script may be no server; `devsup up cli`"]
+
+
+def test_of_two_that_want_one_port_the_second_gets_another(temporary: Path) -> None:
+    from devsup.apps import commands, detect
+    from tests.apps_layouts import ENVIRON, EXPO
+
+    lay(temporary, {"a/package.json": NEXT, "b/package.json": NEXT, "c/package.json": EXPO})
+    seen = detect.survey(str(temporary), str(temporary))
+    call = commands.Call(str(temporary), str(temporary), None, {}, ENVIRON)
+    plans = {app.name: commands.of_app(seen, app, call) for app in seen.apps}
+    auto = {app.name: commands.of_app(seen, app, call.replace(port="auto")) for app in seen.apps}
+    moved = {name: auto[name] for name, plan in plans.items() if many._may_move(plan)}
+    assert set(moved) == {"a", "b"}  # a phone looks for Metro on its usual port
+    found = dict(many._with_ports_apart(plans, moved))
+    assert {name: (plan.port, plan.port_auto) for name, plan in found.items()} == {
+        "a": (3000, False),
+        "b": (None, True),
+        "mobile": (8081, False),
+    }

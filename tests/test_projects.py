@@ -104,6 +104,14 @@ def test_init_writes_what_is_found_and_it_is_in_force(devsup: Devsup, temporary:
     assert "file" in {one[1] for one in after["mobile"].values()}
 
 
+def test_an_app_that_cannot_be_run_keeps_no_other_out_of_the_file(devsup: Devsup, temporary: Path) -> None:
+    bad = package("next", dev="next dev -p 99999")
+    root = lay(temporary / "p", {".git/HEAD": "x", "a/package.json": bad, "b/package.json": EXPO})
+    text = checked(devsup("init", "--print", "--json", cwd=root), "init")["data"]["text"]
+    assert "is left out: `-p 99999` names no port" in text
+    assert tomllib.loads(text)["apps"] == {"mobile": {"kind": "expo", "dir": "b"}}
+
+
 def test_init_never_writes_over_a_file(devsup: Devsup, project: Path) -> None:
     (project / "devsup.toml").write_text("# mine\n")
     refused = devsup("init", "--json")

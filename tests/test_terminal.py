@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -104,6 +105,29 @@ def test_a_start_shows_what_it_waits_for_and_the_last_line_of_the_log(
     assert lines[0].split() == ["APP", "STATE", "PID", "URL", "UPTIME"]
     assert lines[1].split()[:2] == ["web", "ready"]
     assert devsup("stop", "web").code == 0
+
+
+def test_an_up_shows_what_each_app_does(
+    terminal: Callable[..., Terminal], devsup: Devsup, project: Path
+) -> None:
+    apps = {"quick": [], "slow": ["--delay", 2], "last": []}
+    (project / "devsup.toml").write_text(
+        "".join(
+            f"apps.{name}.command = {json.dumps(server_argv('web', '--port', free_port(), *words))}\n"
+            for name, words in apps.items()
+        )
+        + 'apps.last.depends_on = ["slow"]\n'
+    )
+    up = terminal("up")
+    seen = up.read()
+    assert up.process.wait(40) == 0
+    assert re.search(r"quick: started http://\S+", seen)
+    assert re.search(r"slow: waiting for `dev_server_slow` \(\d s\)", seen)
+    assert "last: waits on slow" in seen
+    assert "of 3 done" in seen
+    lines = [line.split()[:2] for line in seen.rstrip().splitlines()[-3:]]
+    assert lines == [["quick", "started"], ["slow", "started"], ["last", "started"]]
+    assert devsup("down").code == 0
 
 
 def test_a_pipe_gets_the_data_and_the_terminal_the_spinner(

@@ -88,7 +88,9 @@ def _wanted(seen: Survey, config: Config | None, names: Sequence[str]) -> tuple[
         return list(config.apps), []
     if not seen.apps:
         _chosen(seen, None)  # says that there is none
-    servers = [app for app in seen.apps if not detect.runs_others(app)] or seen.apps
+    # What stands beside another app (Storybook) is meant only by its name.
+    alone = [app for app in seen.apps if not KINDS[app.kind].companion]
+    servers = [app for app in alone if not detect.runs_others(app)] or seen.apps
     sure = [app for app in servers if app.kind != COMMAND.name or app.script == "dev"] or servers
     left = [app.name for app in servers if app not in sure]
     notes = [

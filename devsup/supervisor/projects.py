@@ -10,8 +10,8 @@ import os
 
 from devsup import masking
 from devsup.apps import commands, configured, detect, naming
-from devsup.apps.presets import COMMAND
-from devsup.errors import UsageError
+from devsup.apps.presets import COMMAND, KINDS
+from devsup.errors import DevsupError, UsageError
 from devsup.models import ConfigResult, InitResult
 
 TYPE_CHECKING = False
@@ -176,7 +176,14 @@ def _text(seen: Survey, call: Call) -> str:
         if detect.runs_others(app) and len(seen.apps) > 1:
             parts.append(f"\n# `{app.name}` is left out: it only runs the others ({_one_line(app.text)}).\n")
             continue
-        plan = commands.of_app(seen, app, call)
+        if KINDS[app.kind].companion:
+            parts.append(f"\n# `{app.name}` ({app.kind}) is found, too: devsup start {app.name}\n")
+            continue
+        try:
+            plan = commands.of_app(seen, app, call)
+        except DevsupError as error:  # of this app's own script: the others are written all the same
+            parts.append(f"\n# `{app.name}` is left out: {_one_line(error.message)}\n")
+            continue
         lines = ["", f"[apps.{app.name}]"]
         if plan.kind != COMMAND.name:
             lines.append(f"kind = {_quoted(plan.kind)}")
