@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import devsup.locks
-from devsup.errors import LockOrderError, LockTimeout
+from devsup.errors import LockOrderError, LockTimeout, RegistryUnusable
 from devsup.locks import LockManager, _manager, _publish, _record, _seeing, _stats, read_lock, write_lock
 from devsup.models import LockStatus
 from tests.support import Spawn, free_port, hear, say, server_argv, wait_until
@@ -352,6 +352,19 @@ def test_a_socket_may_lie_deep(spawn: Spawn, temporary: Path) -> None:
     assert hear(child) == "held\n"
     assert [one.name for one in LockManager(deep, publish=False).status()] == ["cache", "db"]
     say(child)
+
+
+def test_a_program_whose_state_folder_cannot_be_used_has_its_own_locks(
+    monkeypatch: pytest.MonkeyPatch, temporary: Path
+) -> None:
+    """Only nobody else sees them; what is between processes fails, and says why."""
+    (temporary / "file").touch()
+    monkeypatch.setenv("DEVSUP_HOME", str(temporary / "file"))
+    manager = LockManager()
+    with manager.rw("a").write():
+        pass
+    with pytest.raises(RegistryUnusable):
+        manager.process("a")
 
 
 def test_asking_costs_nothing_until_somebody_does(spawn: Spawn, folder: Path) -> None:

@@ -23,6 +23,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from devsup import identity, trace
+from devsup.errors import DevsupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,7 @@ _PATH = 100
 
 _mutex = threading.Lock()
 _managers: weakref.WeakSet[LockManager] = weakref.WeakSet()
+_hidden: weakref.WeakSet[LockManager] = weakref.WeakSet()
 #: The sockets of this process, by folder.
 _sockets: dict[str, tuple[socket.socket, str]] = {}
 
@@ -46,14 +48,15 @@ _sockets: dict[str, tuple[socket.socket, str]] = {}
 def publish(manager: LockManager) -> None:
     """Let others see the locks of ``manager``; where its folder cannot be used, nobody will."""
     with _mutex:
-        if manager in _managers and manager.folder in _sockets:
+        if manager in _managers or manager in _hidden:
             return
         try:
             folder = manager.folder
-            _managers.add(manager)
             if folder not in _sockets:
                 _sockets[folder] = _listen(folder)
-        except OSError as error:
+            _managers.add(manager)
+        except (OSError, DevsupError) as error:
+            _hidden.add(manager)  # what cannot be done now is not tried again at every lock
             trace.step(f"locks are not shown to other processes: {error}")
 
 
@@ -102,7 +105,9 @@ def _answer(listener: socket.socket, folder: str) -> None:
 
 
 def _state(folder: str) -> dict[str, Any]:
-    locks = [lock for manager in [*_managers] if manager.folder == folder for lock in manager.own()]
+    with _mutex:
+        managers = [*_managers]
+    locks = [lock for manager in managers if manager.folder == folder for lock in manager.own()]
     return {"by": identity.me().asdict(), "scope": identity.here().key, "locks": locks}
 
 
