@@ -16,7 +16,7 @@ from devsup import DevsupError
 from devsup.aio import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 #: Programs that a model may run as a server. What is not here is refused before anything is spawned.
 PROGRAMS = frozenset(
@@ -59,15 +59,15 @@ class DevServerTool:
     name = "dev_server"
     description = (
         "Start, watch and stop development servers. `start` returns when the server answers, and gives back "
-        "the one that already runs. After an edit use `logs` with the `cursor` of the last answer."
+        "the one that already runs. After an edit use `check` with the `cursor` of the last answer."
     )
     parameters: Mapping[str, Any] = {
         "type": "object",
         "properties": {
-            "action": {"enum": ["start", "stop", "restart", "list", "logs"]},
+            "action": {"enum": ["start", "stop", "restart", "list", "check", "logs"]},
             "app": {"type": "string", "description": "App of the project (`web`), or a name for `command`."},
             "command": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            "cursor": {"type": "string", "description": "For `logs`: where the last page ended."},
+            "cursor": {"type": "string", "description": "For `check` and `logs`: that of the last answer."},
         },
         "required": ["action"],
         "additionalProperties": False,
@@ -82,10 +82,14 @@ class DevServerTool:
     async def execute(self, action: str, **given: Any) -> dict[str, Any]:
         """Do what the model asks for and return what it is to read, mistakes included."""
         try:
-            work = {
-                "start": self._start, "stop": self._stop, "restart": self._restart, "list": self._list,
+            work: Callable[..., Awaitable[dict[str, Any]]] | None = {
+                "start": self._start,
+                "stop": self._stop,
+                "restart": self._restart,
+                "list": self._list,
+                "check": self._check,
                 "logs": self._logs,
-            }.get(action)  # fmt: skip
+            }.get(action)
             if work is None:
                 raise Refused(f"no action `{action}`")
             unknown = given.keys() - self.parameters["properties"].keys()
@@ -136,6 +140,14 @@ class DevServerTool:
         found = (await self._devsup.list_servers()).servers
         return {"servers": [{"app": one.app, "state": one.state.value, "url": one.url} for one in found]}
 
+    async def _check(self, app: str, cursor: str | None = None) -> dict[str, Any]:
+        seen = await self._devsup.check_server(app, after=cursor)
+        errors = [
+            {"where": f"{one.file}:{one.line}" if one.file else None, "message": one.message}
+            for one in seen.new_errors
+        ]
+        return {"verdict": seen.verdict, "http": seen.http, "errors": errors, "cursor": seen.next_cursor}
+
     async def _logs(self, app: str, cursor: str | None = None) -> dict[str, Any]:
         page = await self._devsup.get_server_logs(app, after=cursor, max_bytes=LOG_BYTES)
         return {"text": page.text, "cursor": page.next_cursor, "ended": page.ended}
@@ -157,6 +169,7 @@ async def episode(workspace: str) -> None:
         {"action": "start", "app": "site", "command": ["python3", "-u", "server.py"]},
         {"action": "start", "app": "site", "command": ["python3", "-u", "server.py"]},
         {"action": "list"},
+        {"action": "check", "app": "site"},
         {"action": "logs", "app": "site"},
         {"action": "stop", "app": "site"},
     ):

@@ -122,8 +122,9 @@ def test_the_example_runs_and_leaves_nothing(devsup: Devsup, project: Path) -> N
     done = subprocess.run(argv, cwd=project, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     answers = [ast.literal_eval(line.partition(" -> ")[2]) for line in done.stdout.splitlines()]
-    assert [one["ok"] for one in answers] == [False, False, True, True, True, True, True]
+    assert [one["ok"] for one in answers] == [False, False, True, True, True, True, True, True]
     assert (answers[2]["reused"], answers[3]["reused"]) == (False, True)
+    assert (answers[5]["verdict"], answers[5]["http"]["status"]) == ("ok", 200)
     assert answers[-1] == {"ok": True, "outcome": "stopped", "port_free": True}
     assert devsup("list", "--json").data["servers"] == []
 
