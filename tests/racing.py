@@ -329,6 +329,17 @@ class World:
             path.chmod(0o700)
         return path
 
+    def kill_guard(self) -> None:
+        """Kill the guard of the one server, and see that it is gone for everybody."""
+        (row,) = self.registry.rows()
+        assert row.guard is not None
+        os.kill(row.guard.pid, signal.SIGKILL)
+        # A dying process has no environment any more, by which `guards` finds it, before it counts as dead.
+        deadline = time.monotonic() + PATIENCE
+        while not identity.is_gone(row.guard):
+            assert time.monotonic() < deadline
+            select.select([], [], [], 0.005)
+
     # -- what is true --------------------------------------------------------------------------------
 
     def processes(self) -> list[Found]:

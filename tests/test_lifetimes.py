@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import time
@@ -153,9 +152,7 @@ def test_the_time_of_a_server_counts_from_its_first_start_and_outlives_its_guard
     world.devsup.restart("web", timeout=PATIENCE)
     started = next(one.time for one in world.registry.events() if one.type == "started")
     time.sleep(max(0.0, 4.0 - (now_ms() - started) / 1e3))
-    assert server.guard_pid is not None
-    os.kill(server.guard_pid, signal.SIGKILL)
-    wait_until(lambda: not world.guards(), PATIENCE)
+    world.kill_guard()
     adopted = start(world)
     assert (adopted.id, adopted.guard_pid != server.guard_pid) == (server.id, True)
     row = end_of(world, server)

@@ -105,7 +105,8 @@ def test_a_server_that_answers_wrongly_is_unhealthy_until_it_answers_well(wishfu
     wait_until(lambda: wishful.reasons("unhealthy"), PATIENCE)
     assert wishful.reasons("unhealthy") == ["3 checks failed: it answers 500, not 200"]
     assert wishful.state() is State.UNHEALTHY
-    assert wishful.start(world.port).state is State.UNHEALTHY
+    found = wishful.start(world.port)
+    assert (found.state, found.url) == (State.UNHEALTHY, first.url)
     (world.project / "status").write_text("200")
     wait_until(lambda: wishful.state() is State.READY, PATIENCE)
     (server,) = world.list()
@@ -254,9 +255,7 @@ def test_a_port_counts_whoever_has_it_where_the_file_says_so(
     assert (server.state, server.port, server.url) == (State.READY, port, f"http://127.0.0.1:{port}")
     assert server.pid != proxy.pid
     if not guarded:
-        assert server.guard_pid is not None
-        os.kill(server.guard_pid, signal.SIGKILL)
-        wait_until(lambda: not world.guards(), PATIENCE)
+        world.kill_guard()
     result = wishful.stop()
     assert (result["port_free"], result["survivors"]) == (False, [])
     assert proxy.poll() is None
@@ -288,11 +287,9 @@ def test_a_server_is_ended_as_its_file_says(wishful: Wishful, guarded: bool) -> 
         'stop = {signal = "SIGINT", grace = "20s", keep = ["kept-daemon"]}',
         [*script(world.project, "picky", PICKY), "--port", str(world.port), str(kept)],
     )
-    server = wishful.start(world.port)
+    wishful.start(world.port)
     if not guarded:
-        assert server.guard_pid is not None
-        os.kill(server.guard_pid, signal.SIGKILL)
-        wait_until(lambda: not world.guards(), PATIENCE)
+        world.kill_guard()
     (result,) = world.devsup.stop(["web"]).results
     assert (result.error, result.signals, result.escalated) == (None, ["SIGINT"], False)
     (left,) = result.left_running

@@ -422,7 +422,8 @@ class Guard:
 
     def _run_again(self) -> None:
         """The pause is over."""
-        assert self.failed is not None
+        if self.failed is None:
+            return  # somebody has restarted it meanwhile
         failed, pause = self.failed
         details = {"attempt": pause.attempt, "delay_ms": round(pause.seconds * 1e3)}
         job = self.book.begin_generation(failed, details)
