@@ -231,7 +231,15 @@ COLUMNS = ("ready", "first answer", "processes", "stopped by", "port taken", "br
 
 
 def write_table(seen: dict[str, Seen], cases: Sequence[Case]) -> None:
-    """Write what was seen into docs/kinds.md; a kind of which nothing was seen says why."""
+    """
+    Write what was seen into docs/kinds.md.
+
+    A kind that was not run, or that fell short, keeps its row while that tells of the versions installed;
+    else the row says why there is none.
+    """
+    text = TABLE.read_text()
+    before, _, rest = text.partition(BEGIN)
+    kept, _, after = rest.partition(END)
     node = ""
     if shutil.which("node"):
         node = subprocess.run(
@@ -245,12 +253,13 @@ def write_table(seen: dict[str, Seen], cases: Sequence[Case]) -> None:
     ]
     for case in cases:
         why = missing(case)
-        if why is not None or case.name not in seen:
-            lines.append(f"| {case.name} | {why or 'not run'} |{' |' * len(COLUMNS)}")
+        if why is not None:
+            lines.append(f"| {case.name} | {why} |{' |' * len(COLUMNS)}")
             continue
-        cells = [seen[case.name].cells.get(column, "not seen") for column in COLUMNS]
-        lines.append(f"| {case.name} | {versions(case)} | {' | '.join(cells)} |")
-    text = TABLE.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+        begin = f"| {case.name} | {versions(case)} |"
+        cells = seen[case.name].cells if case.name in seen else {}
+        old = next((line for line in kept.splitlines() if line.startswith(begin)), None)
+        if set(COLUMNS) <= cells.keys() or old is None:
+            old = f"{begin} {' | '.join(cells.get(column, 'not seen') for column in COLUMNS)} |"
+        lines.append(old)
     TABLE.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + after)
