@@ -82,14 +82,15 @@ class DevServerTool:
     async def execute(self, action: str, **given: Any) -> dict[str, Any]:
         """Do what the model asks for and return what it is to read, mistakes included."""
         try:
-            work: Callable[..., Awaitable[dict[str, Any]]] | None = {
+            actions: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
                 "start": self._start,
                 "stop": self._stop,
                 "restart": self._restart,
                 "list": self._list,
                 "check": self._check,
                 "logs": self._logs,
-            }.get(action)
+            }
+            work = actions.get(action)
             if work is None:
                 raise Refused(f"no action `{action}`")
             unknown = given.keys() - self.parameters["properties"].keys()
