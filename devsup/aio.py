@@ -182,11 +182,16 @@ class Supervisor:
         timeout: float | None = None,  # noqa: ASYNC109 - one deadline over all of it, as everywhere here
         env: Mapping[str, str] | None = None,
         owner: str | None = None,
+        restart: str | None = None,
+        idle_timeout: str | float | None = None,
+        ttl: str | float | None = None,
+        with_parent: int | None = None,
     ) -> StartResult:
         """Return the app's server, started or found, when it is ready; see `devsup.Supervisor.start`."""
         return await _run(
             lambda cancelled: self._blocking().start(
                 app, command=command, port=port, timeout=timeout, env=env, owner=owner,
+                restart=restart, idle_timeout=idle_timeout, ttl=ttl, with_parent=with_parent,
                 on_progress=cancelled.check,
             )
         )  # fmt: skip

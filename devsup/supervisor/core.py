@@ -698,9 +698,16 @@ class Supervisor:
         timeout: float | None = None,
         env: Mapping[str, str] | None = None,
         owner: str | None = None,
+        restart: str | None = None,
+        idle_timeout: str | float | None = None,
+        ttl: str | float | None = None,
+        with_parent: int | None = None,
     ) -> StartResult:
         """Return the app's server, started or found; see `start`."""
-        return self.start(app, command=command, port=port, timeout=timeout, env=env, owner=owner)
+        return self.start(
+            app, command=command, port=port, timeout=timeout, env=env, owner=owner, restart=restart,
+            idle_timeout=idle_timeout, ttl=ttl, with_parent=with_parent,
+        )  # fmt: skip
 
     def stop_server(self, target: str, *, grace: float | None = None, take_over: bool = False) -> StopResult:
         """Stop one server; see `stop`."""
