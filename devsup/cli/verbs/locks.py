@@ -42,18 +42,21 @@ def lines(found: LockList) -> list[str]:
 
 
 def drawn(found: LockList) -> Any:
-    """Return the same as a table, what is held in colour."""
+    """Return it as a table that fits a narrow terminal: how many wait, and 95th percentiles."""
     from rich.table import Table
     from rich.text import Text
 
     if not found.locks:
         return Text("No lock is held.")
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    for name in _HEADING:
-        grid.add_column(name, no_wrap=True, overflow="ellipsis", min_width=6 if name == "LOCK" else None)
+    for name in ("LOCK", "HELD BY", "FOR", "WAITING", "USES", "FAILED", "WAIT", "HOLD"):
+        grid.add_column(name, no_wrap=True, overflow="ellipsis", min_width=max(4, len(name)))
     for lock in found.locks:
         style = "red" if lock.waiters else "yellow" if lock.holders else "dim"
-        grid.add_row(*(Text(plain.clean(cell), style=style) for cell in _cells(lock)))
+        name, _, holders, age, _, uses, failures, *_ = _cells(lock)
+        late = [plain.duration(lock.stats[which]["p95"] / 1e3) for which in ("wait_ms", "hold_ms")]
+        cells = [name, holders, age, str(len(lock.waiters) or "-"), uses, failures, *late]
+        grid.add_row(*(Text(plain.clean(cell), style=style) for cell in cells))
     return grid
 
 
