@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -12,11 +13,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 import devsup.locks
+from devsup.cli.verbs import locks as locks_verb
 from devsup.errors import LockOrderError, LockTimeout, RegistryUnusable
 from devsup.locks import LockManager, _manager, _publish, _record, _seeing, _stats, read_lock, write_lock
-from devsup.models import LockStatus
+from devsup.models import LockList, LockStatus
+from tests.cli_support import StandIn
 from tests.support import Spawn, free_port, hear, say, server_argv, wait_until
 
 if TYPE_CHECKING:
@@ -526,3 +530,14 @@ def test_the_counts_of_a_name(manager: LockManager) -> None:
         assert (one["acquisitions"], one["failures"]) == (1, 0)
         assert 2 <= one["hold_ms"]["avg"] <= one["hold_ms"]["max"]
     assert _record.stats("/nonexistent")["acquisitions"] == 0
+
+
+def test_a_narrow_terminal_shows_every_column() -> None:
+    """Only the name gives way."""
+    paper = io.StringIO()
+    Console(file=paper, width=80).print(locks_verb.drawn(StandIn().locks()))
+    heading, first, _ = paper.getvalue().splitlines()
+    assert heading.split() == ["LOCK", "HELD", "BY", "FOR", "WAITING", "USES", "FAILED", "WAIT", "HOLD"]
+    assert "…  4711 (start)  " in first
+    assert "5" in first.split()
+    assert str(locks_verb.drawn(LockList([], []))) == "No lock is held."

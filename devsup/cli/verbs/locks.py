@@ -50,13 +50,14 @@ def drawn(found: LockList) -> Any:
         return Text("No lock is held.")
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("LOCK", "HELD BY", "FOR", "WAITING", "USES", "FAILED", "WAIT", "HOLD"):
-        grid.add_column(name, no_wrap=True, overflow="ellipsis", min_width=max(4, len(name)))
+        grid.add_column(name, no_wrap=name != "LOCK", min_width=len(name))
     for lock in found.locks:
         style = "red" if lock.waiters else "yellow" if lock.holders else "dim"
         name, _, holders, age, _, uses, failures, *_ = _cells(lock)
         late = [plain.duration(lock.stats[which]["p95"] / 1e3) for which in ("wait_ms", "hold_ms")]
         cells = [name, holders, age, str(len(lock.waiters) or "-"), uses, failures, *late]
-        grid.add_row(*(Text(plain.clean(cell), style=style) for cell in cells))
+        # The first column gives way: where it becomes narrower than the name, that ends in an ellipsis.
+        grid.add_row(*(Text(plain.clean(cell), style, no_wrap=True, overflow="ellipsis") for cell in cells))
     return grid
 
 
