@@ -74,9 +74,7 @@ def _in_process() -> list[Figure]:
 
     reference, read, write = asyncio.run(best())
     return [
-        figure(
-            "a read lock nobody contends, beside asyncio.Lock", read, "ns", budget=2.5, reference=reference
-        ),
+        figure("a read lock, uncontended (asyncio.Lock)", read, "ns", budget=2.5, reference=reference),
         figure("a write lock, uncontended (asyncio.Lock)", write, "ns", budget=20, reference=reference),
     ]
 
