@@ -8,9 +8,10 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import mcp_types as types
@@ -19,8 +20,9 @@ from jsonschema import Draft202012Validator
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters
 
-from devsup.cli import contract
-from devsup.cli.mcp import tools
+from devsup.cli import contract, handlers
+from devsup.cli.answer import Answer as Answered
+from devsup.cli.mcp import brief, server, tools
 from devsup.cli.mcp.roots import Roots
 from devsup.errors import UsageError
 from tests.support import devsup_argv, free_port, is_listening, server_argv, wait_until, with_changes
@@ -83,8 +85,8 @@ def stable(answer: Answer | dict[str, Any]) -> dict[str, Any]:
     """Return an envelope without what each look at a server changes."""
     envelope: dict[str, Any] = answer if isinstance(answer, dict) else answer.json
     text = json.dumps(envelope)
-    for server in (envelope["data"] or {}).get("servers", [(envelope["data"] or {}).get("server")]):
-        text = text.replace(f'"{(server or {}).get("last_used_at")}"', "null")
+    for one in (envelope["data"] or {}).get("servers", [(envelope["data"] or {}).get("server")]):
+        text = text.replace(f'"{(one or {}).get("last_used_at")}"', "null")
     found: dict[str, Any] = json.loads(text)
     return found
 
@@ -102,6 +104,47 @@ def test_a_tool_says_what_it_takes_answers_and_may_do(tool: tools.Tool) -> None:
     effect = contract.EFFECTS[tool.verb]
     assert (tool.read_only, tool.destructive) == (effect == "read", effect == "destructive")
     assert tool.idempotent
+
+
+def test_what_a_client_puts_into_a_context_is_short() -> None:
+    shown = [server._shown(tool).model_dump_json(by_alias=True) for tool in tools.TOOLS.values()]
+    assert sum(map(len, shown)) < 19_000, "every agent pays for the list of tools, before any call"
+    for tool in tools.TOOLS.values():
+        names = set(contract.schema(tool.verb)["$defs"][tool.verb]["properties"])
+        assert set(tool.output_schema["properties"]["data"]["properties"]) == names
+
+
+def test_a_short_schema_allows_what_the_whole_one_allows() -> None:
+    whole = {
+        "$defs": {
+            "one": {
+                "type": "object",
+                "properties": {"title": {"$ref": "#/$defs/one/$defs/id"}},
+                "allOf": [True],
+            }
+            | {"$defs": {"id": {"type": "string", "pattern": "^x", "description": "."}}},
+            "code": {"enum": [f"c{number}" for number in range(11)]},
+        },
+        "type": "object",
+        "properties": {
+            "one": {"oneOf": [{"type": "null"}, {"$ref": "#/$defs/one"}]},
+            "word": {"anyOf": [{"enum": ["a", "b"]}, {"type": "null"}]},
+            "some": {"type": "array", "items": {"$ref": "#/$defs/code"}},
+        },
+        "required": ["one"],
+        "if": {"properties": {"word": {"const": "a"}}},
+        "then": {"required": ["some"]},
+    }
+    assert brief.brief(whole) == {
+        "type": "object",
+        "properties": {
+            "one": {"type": ["object", "null"], "properties": {"title": {"type": "string"}}},
+            "word": {"anyOf": [{"enum": ["a", "b"]}, {"type": "null"}]},
+            "some": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["one"],
+        "additionalProperties": False,
+    }
 
 
 def test_arguments_are_checked_and_their_values_not_repeated() -> None:
@@ -282,6 +325,33 @@ def test_a_cancelled_start_leaves_a_server_that_is_listed(mode: str, devsup: Dev
     (server,) = devsup("list", "--json").data["servers"]
     assert server["state"] == "starting"
     assert devsup("stop", "web", "--take-over").code == 0
+
+
+def test_a_cancelled_wait_keeps_no_thread(devsup: Devsup, project: Path) -> None:
+    """A client that gives up often would else run out of threads, each of them with a wait of its own."""
+    port = free_port()
+    assert devsup("start", "web", "--port", port, "--", *server_argv("web", "--port", port)).code == 0
+    listener = server._Listener(cast("Any", None))
+    supervisor = server._Supervisor(str(project), [str(project)], listener.rest)
+    end = supervisor.logs("web").next_cursor
+    call = tools.call(
+        tools.TOOLS["get_server_logs"],
+        tools.parse(tools.TOOLS["get_server_logs"], {"target": "web", "after": end, "wait": 600}),
+        directory=None,
+    )
+    found: list[Answered] = []
+    waiting = threading.Thread(
+        target=lambda: found.append(handlers.run(call, listener, lambda: supervisor)), daemon=True
+    )
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    listener.cancelled.set()
+    waiting.join(20)
+    assert [answer.error.code for answer in found if answer.error] == ["interrupted"]
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.check("web")
+    assert devsup("stop", "web").code == 0
 
 
 def raw(child: subprocess.Popen[str], method: str, params: dict[str, Any], number: int | None) -> None:

@@ -54,11 +54,9 @@ def commands() -> list[dict[str, str]]:
     return [{"command": verb, "effect": EFFECTS[verb]} for verb in VERBS]
 
 
-def schema(command: str, *, prose: bool = True) -> dict[str, Any]:
+def schema(command: str) -> dict[str, Any]:
     """
     Return one JSON Schema of the whole answer of ``command``, errors included, with no reference out of it.
-
-    Without ``prose`` it has no descriptions: as strict, and half as long.
 
     :raises UsageError: there is no such command
     """
@@ -69,29 +67,28 @@ def schema(command: str, *, prose: bool = True) -> dict[str, Any]:
     definitions: dict[str, Any] = whole["$defs"]
     _embed(verb, definitions)
     if verb in LINED:
-        return _lined(verb, whole, prose=prose)
+        return _lined(verb, whole)
     whole["title"] = f"The whole answer of `devsup {verb} --json`"
     whole["$id"] = f"{_URN}{verb}:answer"
     data = {"$ref": f"#/$defs/{verb}"}
     whole["properties"]["data"] = {"anyOf": [data, {"type": "null"}]}
     whole["then"]["properties"]["data"] = data
-    return whole if prose else _bare(whole)
+    return whole
 
 
-def _lined(verb: str, envelope: dict[str, Any], *, prose: bool) -> dict[str, Any]:
+def _lined(verb: str, envelope: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of each line of an answer that comes without an envelope unless it has failed."""
     definitions = envelope.pop("$defs")
     head = {name: envelope.pop(name) for name in ("$schema", "$id", "title")}
     envelope["properties"]["ok"] = {"const": False}
     definitions["failure"] = envelope
-    whole = {
+    return {
         **head,
         "title": f"A line of `devsup {verb} --json`",
         "$id": f"{_URN}{verb}:answer",
         "anyOf": [{"$ref": f"#/$defs/{verb}"}, {"$ref": "#/$defs/failure"}],
         "$defs": definitions,
     }
-    return whole if prose else _bare(whole)
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -126,16 +123,3 @@ def _redirect(node: Any, name: str, definitions: dict[str, Any]) -> None:
             node["$ref"] = f"#/$defs/{name}{target.removeprefix('#')}"
     for value in node.values():
         _redirect(value, name, definitions)
-
-
-def _bare(node: Any) -> Any:
-    if isinstance(node, list):
-        return [_bare(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    # A description is a text; a property of that name is a schema.
-    return {
-        name: _bare(value)
-        for name, value in node.items()
-        if not (name in ("description", "title") and isinstance(value, str))
-    }

@@ -36,9 +36,12 @@ from devsup.errors import DevsupError
 from devsup.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from mcp.server.context import ServerRequestContext
     from mcp.server.session import ServerSession
 
+    from devsup.models import CheckResult, LogPage
     from devsup.supervisor.waiting import Progress
 
 __all__ = ["serve"]
@@ -115,7 +118,7 @@ class _Connection:
         command = tools.call(tool, arguments, directory=None if folder == self._folder else folder)
         listener = _Listener(context.session)
         work = functools.partial(
-            handlers.run, command, listener, lambda: Supervisor(folder, within=roots.folders)
+            handlers.run, command, listener, lambda: _Supervisor(folder, roots.folders, listener.rest)
         )
         try:
             return _result(await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._calls))
@@ -165,8 +168,22 @@ def _call_us_by(session: ServerSession) -> None:
             os.environ[owners.NAMED] = name
 
 
+class _Supervisor(Supervisor):
+    """One whose reading calls end where nobody waits for them any more: no thread is kept by them."""
+
+    def __init__(self, folder: str, within: Sequence[str], rest: Callable[[float], None]) -> None:
+        super().__init__(folder, within=within)
+        self._rest = rest
+
+    def logs(self, *given: Any, **named: Any) -> LogPage:
+        return super().logs(*given, **named, rest=self._rest)
+
+    def check(self, *given: Any, **named: Any) -> CheckResult:
+        return super().check(*given, **named, rest=self._rest)
+
+
 class _Listener:
-    """Tells the client what a start waits for; called in the thread of that start."""
+    """Tells the client what a start waits for; called in the thread of that call, as is `rest`."""
 
     def __init__(self, session: ServerSession) -> None:
         self.cancelled = threading.Event()
@@ -174,6 +191,11 @@ class _Listener:
         self._count = 0
         self._said = ""
         self._next = 0.0
+
+    def rest(self, seconds: float) -> None:
+        """Wait so long, or end the call as Ctrl-C would, as soon as nobody waits for it any more."""
+        if self.cancelled.wait(seconds):
+            raise KeyboardInterrupt
 
     def __call__(self, progress: Progress) -> None:
         """Report ``progress``, or end the call as Ctrl-C would, where nobody waits for it any more."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from devsup.cli import contract
 from devsup.cli.grammar import VERBS
 from devsup.cli.lane import Call
+from devsup.cli.mcp import brief
 from devsup.errors import UsageError
 from devsup.records import Record
 
@@ -33,10 +34,7 @@ class Arguments(BaseModel):
 
     project: Annotated[
         str | None,
-        Field(
-            description="Any folder in the project; it must lie within the client's roots. "
-            "Without it: the first root."
-        ),
+        Field(description="Folder in the project, within the client's roots. Default: the first root."),
     ] = None
 
 
@@ -123,12 +121,13 @@ class Tool(Record):
         schema.pop("description", None)
         for one in schema["properties"].values():
             one.pop("title", None)
+        schema["properties"] = {name: brief.optional(one) for name, one in schema["properties"].items()}
         return schema
 
     @property
     def output_schema(self) -> dict[str, Any]:
-        """Return the JSON Schema of the answer, errors included."""
-        return contract.schema(self.verb, prose=False)
+        """Return a JSON Schema of the answer, errors included: the short form of the command's."""
+        return brief.brief(contract.schema(self.verb))
 
 
 def _start(given: _Start) -> dict[str, Any]:
