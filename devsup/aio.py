@@ -31,11 +31,17 @@ if TYPE_CHECKING:
 
     from devsup.models import (
         CheckResult,
+        ConfigResult,
         EventPage,
+        InitResult,
+        LockList,
         LogPage,
+        PortList,
+        PruneResult,
         Server,
         ServerList,
         StartResult,
+        StatusResult,
         StopResult,
         StopResults,
         UpResults,
@@ -283,6 +289,38 @@ class Supervisor:
     ) -> StopResults:
         """Stop the apps of this project, dependents first; see `devsup.Supervisor.down`."""
         return await _run(lambda _: self._blocking().down(apps, grace=grace, take_over=take_over))
+
+    async def adopt(self, target: str, *, name: str | None = None, owner: str | None = None) -> StartResult:
+        """Bring a server that devsup did not start under the registry; see `devsup.Supervisor.adopt`."""
+        return await _run(lambda _: self._blocking().adopt(target, name=name, owner=owner))
+
+    async def status(self, target: str) -> StatusResult:
+        """Return one server and the processes of its tree."""
+        return await _run(lambda _: self._blocking().status(target))
+
+    async def ports(self) -> PortList:
+        """Return who listens where; see `devsup.Supervisor.ports`."""
+        return await _run(lambda _: self._blocking().ports())
+
+    async def locks(self, *, everything: bool = False) -> LockList:
+        """Return who holds and who waits for locks; see `devsup.Supervisor.locks`."""
+        return await _run(lambda _: self._blocking().locks(everything=everything))
+
+    async def prune(
+        self, *, dry_run: bool = False, orphans: bool = False, grace: float | None = None
+    ) -> PruneResult:
+        """Remove what dead servers have left; see `devsup.Supervisor.prune`."""
+        return await _run(lambda _: self._blocking().prune(dry_run=dry_run, orphans=orphans, grace=grace))
+
+    async def config(
+        self, app: str | None = None, *, port: int | str | None = None, env: Mapping[str, str] | None = None
+    ) -> ConfigResult:
+        """Return what is in force for each app; see `devsup.Supervisor.config`."""
+        return await _run(lambda _: self._blocking().config(app, port=port, env=env))
+
+    async def init(self, *, force: bool = False, write: bool = True) -> InitResult:
+        """Write a `devsup.toml` that says what is detected; see `devsup.Supervisor.init`."""
+        return await _run(lambda _: self._blocking().init(force=force, write=write))
 
     def operation(
         self, target: str, *, purpose: str = "operation", exclusive: bool = False, timeout: float = 10.0

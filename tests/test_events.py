@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import sys
 import time
@@ -173,6 +174,7 @@ def test_the_command_tells_a_server_s_life(temporary: Path, home: Path, devsup: 
         (server.id, server.generation, server.pid)
     }
     assert [one["seq"] for one in told] == sorted(one["seq"] for one in told)
+    assert [one["by"] for one in told[1:]] == [f"pid {os.getpid()}"] * 2
     assert all(list(one) == list(told[0]) for one in told)
     plain = devsup("events", "-n", 1)
     assert plain.out.split()[2:6] == ["stopped", "dev_server_web", "pid", str(server.pid)]

@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,14 +21,26 @@ from devsup.cli.verbs import locks as locks_verb
 from devsup.errors import LockOrderError, LockTimeout, RegistryUnusable
 from devsup.locks import LockManager, _manager, _publish, _record, _seeing, _stats, read_lock, write_lock
 from devsup.models import LockList, LockStatus
+from devsup.paths import Home
 from tests.cli_support import StandIn
 from tests.support import Spawn, free_port, hear, say, server_argv, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.support import Devsup, DevsupPopen
+
+
+WAITS = """
+import sys
+from devsup.locks import LockManager
+manager = LockManager(sys.argv[1])
+manager.rw("published")
+print("asks", flush=True)
+with manager.process("shop").write(purpose=sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
 
 
 @pytest.fixture
@@ -321,6 +334,35 @@ def test_a_process_that_does_not_answer_holds_up_nobody(
             assert "pid 4711 did not tell of its locks in time" in oddities
             assert len(oddities) == 2
         thread.join(10)
+
+
+def test_what_the_dead_have_left_is_pruned(spawn: Spawn, devsup: Devsup, home: Path) -> None:
+    """A killed waiter cannot remove its file, nor a killed program its socket."""
+    place = Path(Home(str(home)).locks)
+    lock = LockManager(place, publish=False).process("shop")
+    with lock.write():
+        killed, living = (spawn(WAITS, place, name) for name in ("killed", "living"))
+        for child in (killed, living):
+            assert hear(child) == "asks\n"
+        wait_until(lambda: len(lock.waiters()) == len([*place.glob("*.locks")]) == 2)
+        killed.kill()
+        killed.wait(10)
+        (place / "shop.lock~4711-1-0").touch()  # its writer may live
+        (place / "shop.lock~4711-2-0").touch()
+        os.utime(place / "shop.lock~4711-2-0", (0, 0))
+        would = devsup("--json", "prune", "--dry-run").data["pruned"]
+        assert {one["kind"] for one in would} == {"lock"}
+        names = sorted(Path(one["what"]).name for one in would)
+        assert [one.partition("-")[0] for one in names] == sorted(
+            [str(killed.pid), "shop.lock~4711", f"shop.lock~{killed.pid}"]
+        )
+        done = devsup("--json", "prune").data["pruned"]
+        assert [{**one, "done": True} for one in would] == done
+        assert len([*place.glob("shop.lock~*")]) == 2
+        assert [one.name.partition("-")[0] for one in place.glob("*.locks")] == [str(living.pid)]
+    assert hear(living) == "held\n"
+    say(living)
+    assert living.wait(10) == 0
 
 
 def test_a_fork_s_child_answers_for_itself(spawn: Spawn, folder: Path, manager: LockManager) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from devsup.locks._manager import LockManager
 
-__all__ = ["SUFFIX", "ask", "publish"]
+__all__ = ["SUFFIX", "ask", "is_left", "publish"]
 
 SUFFIX = ".locks"
 #: Seconds that one process gets to answer.
@@ -128,6 +128,19 @@ def ask(folder: str, *, but: int | None = None) -> tuple[list[dict[str, Any]], l
             why = "in time" if isinstance(error, TimeoutError) else f"({error})"
             oddities.append(f"pid {entry.partition('-')[0]} did not tell of its locks {why}")
     return states, oddities
+
+
+def is_left(path: str) -> bool:
+    """Tell whether nobody listens at a socket any more, whose maker is dead then."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _reachable(path) as short:
+            connection.settimeout(_PATIENCE)
+            connection.connect(short)
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _ask(path: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ __all__ = [
     "clear_owner",
     "count",
     "stats",
+    "waiter",
     "waiter_files",
     "who_holds",
     "who_waits",
@@ -235,18 +236,23 @@ def waiter_files(path: str) -> list[str]:
     return [f"{folder}/{name}" if folder else name for name in names if name.startswith(f"{base}~")]
 
 
+def waiter(file: str) -> Holder | None:
+    """Return whom a waiter's file is of; None where it is just being written, or removed."""
+    return _parse(_read(file, _COUNTS))
+
+
 def who_waits(path: str, files: list[str] | None = None) -> list[Holder]:
     """Return who waits for the lock, the longest first; the files of the dead are removed."""
     waiting = []
     for file in waiter_files(path) if files is None else files:
-        waiter = _parse(_read(file, _COUNTS))
-        if waiter is None:
-            continue  # just being written, or removed
-        if waiter.is_gone:
+        one = waiter(file)
+        if one is None:
+            continue
+        if one.is_gone:
             try:
                 os.unlink(file)
             except OSError:
                 pass  # somebody else was faster
         else:
-            waiting.append(waiter)
+            waiting.append(one)
     return sorted(waiting, key=lambda one: one.since)

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from devsup.locks._record import Holder
     from devsup.locks._rw import Resource
 
-__all__ = ["LONG_HELD", "findings", "look", "look_with_oddities", "of_resource"]
+__all__ = ["LONG_HELD", "findings", "left_behind", "look", "look_with_oddities", "of_resource"]
 
 #: Seconds after which a lock is held for suspiciously long.
 LONG_HELD = 60.0
 _LOCK = ".lock"
+#: Seconds after which what is still being written belongs to a process that was killed meanwhile.
+_WRITTEN = 86_400.0
 
 
 def look(folder: str, *, own: LockManager | None = None) -> list[LockStatus]:
@@ -52,6 +54,29 @@ def look_with_oddities(folder: str, *, own: LockManager | None = None) -> tuple[
         except (TypeError, KeyError):
             oddities.append("a process told of its locks in a way that is not understood")
     return sorted(locks, key=lambda one: (one.name, one.kind)), oddities
+
+
+def left_behind(folder: str) -> list[str]:
+    """Return the files in ``folder`` by which the dead said that they wait, and where they could be asked."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [path for name in names if _is_left(name, path := f"{folder}/{name}")]
+
+
+def _is_left(name: str, path: str) -> bool:
+    if name.endswith(_publish.SUFFIX):
+        return _publish.is_left(path)
+    if f"{_LOCK}~" not in name and not name.endswith(f"{_publish.SUFFIX}~"):
+        return False
+    waiter = _record.waiter(path)
+    if waiter is not None:
+        return waiter.is_gone
+    try:
+        return os.lstat(path).st_mtime < time.time() - _WRITTEN
+    except OSError:
+        return False
 
 
 # -- one lock ------------------------------------------------------------------------------------------

@@ -236,7 +236,7 @@ def claim_stop(
             "stopping",
             About(project, session, server, generation),
             pid=pid_of(leader),
-            by=str(claim.by.pid),
+            by=f"pid {claim.by.pid}",
             reason=claim.purpose,
             at=claim.since,
         )

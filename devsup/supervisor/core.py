@@ -268,6 +268,7 @@ class Supervisor:
         :raises NotFound, Ambiguous, ConfigInvalid: there are no such apps; nothing was started
         :raises Interrupted: Ctrl-C; ``data`` says what runs
         """
+        loops.refuse("Supervisor.up", "devsup.aio.Supervisor.up(...)")
         from devsup.supervisor.many import up
 
         ensure_home(self.home)
@@ -289,6 +290,7 @@ class Supervisor:
 
         Results are those of `stop`; so is the refusal of what is somebody else's.
         """
+        loops.refuse("Supervisor.down", "devsup.aio.Supervisor.down(...)")
         from devsup.supervisor.many import down
 
         refuse = (lambda _row: None) if take_over else self._refuse_others("stop")
@@ -309,6 +311,7 @@ class Supervisor:
 
         :raises ConfigInvalid: the file that says it is wrong
         """
+        loops.refuse("Supervisor.config", "devsup.aio.Supervisor.config(...)")
         from devsup.supervisor.projects import config
 
         return config(self, app, port=port, env=env, environ=os.environ if environ is None else environ)
@@ -319,6 +322,7 @@ class Supervisor:
 
         :raises UsageError: there is one already, unless with ``force``; or another file configures devsup
         """
+        loops.refuse("Supervisor.init", "devsup.aio.Supervisor.init(...)")
         from devsup.supervisor.projects import init
 
         return init(self, force=force, write=write)
@@ -348,6 +352,7 @@ class Supervisor:
         :raises NotOurs: another user's, of another project, or where this call comes from
         :raises NameTaken, PortTaken, LimitReached, LockTimeout: see each
         """
+        loops.refuse("Supervisor.adopt", "devsup.aio.Supervisor.adopt(...)")
         from devsup.apps import owner as owners
         from devsup.supervisor.adopt import adopt
 
@@ -488,6 +493,7 @@ class Supervisor:
 
         The notes say which port a start of each app would use now, or who has it.
         """
+        loops.refuse("Supervisor.ports", "devsup.aio.Supervisor.ports(...)")
         from devsup.supervisor.portlist import port_list
 
         return port_list(self)
@@ -499,6 +505,7 @@ class Supervisor:
         The notes say what is wrong: circles of waiting, long holds, attempts that mostly fail. Locks that
         nobody holds or waits for are left out, unless ``everything`` is asked for.
         """
+        loops.refuse("Supervisor.locks", "devsup.aio.Supervisor.locks(...)")
         from devsup.locks import _seeing
 
         locks, oddities = _seeing.look_with_oddities(self.home.locks)
@@ -514,6 +521,7 @@ class Supervisor:
         ``orphans`` also ends processes that carry the marker of a server which devsup has no row of, but for
         programs that are shared with others.
         """
+        loops.refuse("Supervisor.prune", "devsup.aio.Supervisor.prune(...)")
         from devsup.supervisor.prune import prune
 
         self.confine(self.home.root)
@@ -521,7 +529,7 @@ class Supervisor:
 
     def status(self, target: str) -> StatusResult:
         """Return one server and the processes of its tree; an ended one answers from the history."""
-        loops.refuse("Supervisor.status", "devsup.aio.Supervisor.list_servers(...)")
+        loops.refuse("Supervisor.status", "devsup.aio.Supervisor.status(...)")
         from devsup import tree as trees
         from devsup.supervisor.view import tree_of
 
@@ -729,10 +737,16 @@ class Supervisor:
         return self.list(everywhere=everywhere)
 
     def get_server_logs(
-        self, target: str, *, after: str | None = None, lines: int | None = None, max_bytes: int | None = None
+        self,
+        target: str,
+        *,
+        after: str | None = None,
+        lines: int | None = None,
+        max_bytes: int | None = None,
+        wait: float = 0.0,
     ) -> LogPage:
         """Return a page of a log; see `logs`."""
-        return self.logs(target, after=after, lines=lines, max_bytes=max_bytes)
+        return self.logs(target, after=after, lines=lines, max_bytes=max_bytes, wait=wait)
 
     def check_server(
         self, target: str, *, path: str = "/", after: str | None = None, timeout: float = CHECK_TIMEOUT

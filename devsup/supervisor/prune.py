@@ -1,5 +1,6 @@
 """
-Remove what servers have left behind: rows of the dead, old logs, jobs of nobody, registries set aside.
+Remove what servers and callers have left behind: rows of the dead, old logs, jobs of nobody, registries set
+aside, files of those who waited for a lock.
 
 It goes over the whole state folder. Everything is found first and each thing is looked at again, or its
 removal is conditional, when its turn comes: servers start and stop meanwhile. What lives is ended only where
@@ -52,6 +53,7 @@ def prune(home: Home, *, dry_run: bool, orphans: bool, grace: float | None) -> P
         *_logs(registry, home, rows),
         *_ports(registry, rows),
         *_set_aside(home),
+        *_waiters(home),
         *_orphans(registry, marked, rows, orphans=orphans, grace=grace),
     ]
     done = [what if dry_run else what.replace(done=do()) for what, do in steps]
@@ -145,6 +147,14 @@ def _set_aside(home: Home) -> Iterator[Step]:
             size = sum(_size(f"{folder}/{one}") or 0 for one in _listed(folder))
             why = f"it was set aside over {OLD_DAYS} days ago"
             yield Pruned("registry", folder, size, why, done=False), partial(_remove, folder)
+
+
+def _waiters(home: Home) -> Iterator[Step]:
+    from devsup.locks import _seeing
+
+    for path in _seeing.left_behind(home.locks):
+        why = "the process that waited for a lock, or had some, is dead"
+        yield Pruned("lock", path, _size(path), why, done=False), partial(_unlink, path)
 
 
 def _files(folder: str, why: str) -> Iterator[Step]:
