@@ -169,6 +169,15 @@ def test_a_broken_neighbour_is_in_the_notes(temporary: Path) -> None:
     assert note.startswith(f"passed over: `{root}/api/package.json`, line 1: not valid JSON: expecting ")
 
 
+def test_a_name_that_means_a_farther_app_is_noted(temporary: Path) -> None:
+    """Its own folder's app is called otherwise, and whoever stands there may have meant that one."""
+    root = lay(temporary, {"package.json": NEXT, "some/where/deep/shop/package.json": NEXT})
+    shop = "some/where/deep/shop"
+    (note,) = plan_of(root, shop, app="web").notes
+    assert note == "`web` is the app in `.`; the one of this folder is `shop`"
+    assert plan_of(root, shop, app="shop").notes == plan_of(root, app="web").notes == []
+
+
 # -- ports --------------------------------------------------------------------------------------------------
 
 PORTS: dict[str, tuple[dict[str, object], object, str, int | None, str]] = {

@@ -12,6 +12,7 @@ from devsup.errors import UsageError
 from tests.apps_layouts import Tree, git, lay, package
 
 WORKSPACE = package(workspaces=["apps/*"])
+RUN = package(dev="next dev")
 
 # (what there is, folder one stands in, project)
 LAYOUTS: dict[str, tuple[Tree, str, str]] = {
@@ -46,6 +47,27 @@ LAYOUTS: dict[str, tuple[Tree, str, str]] = {
         ".",
     ),
     "inside of what was built": ({"package.json": {}, ".next/package.json": {}}, ".next", "."),
+    "below a hidden folder": (
+        {".git/HEAD": "", "package.json": RUN, ".cache/a/b/package.json": RUN, ".cache/a/b/src": None},
+        ".cache/a/b/src",
+        ".cache/a/b",
+    ),
+    "a workspace below a hidden folder": (
+        {".git/HEAD": "", "tmp/a/package.json": WORKSPACE, "tmp/a/apps/web/package.json": RUN},
+        "tmp/a/apps/web",
+        "tmp/a",
+    ),
+    "nothing to run below a hidden folder": (
+        {".git/HEAD": "", ".storybook/package.json": {}},
+        ".storybook",
+        ".",
+    ),
+    "a devsup.toml above a hidden folder": ({"devsup.toml": "", ".a/package.json": RUN}, ".a", "."),
+    "a repository below a hidden folder": (
+        {".a/b/.git/HEAD": "", ".a/b/web/package.json": RUN},
+        ".a/b/web",
+        ".a/b",
+    ),
     "broken package.json": ({"package.json": "{", "src": None}, "src", "."),
     "broken package.json below a workspace": (
         {"package.json": WORKSPACE, "apps/web/package.json": "{"},

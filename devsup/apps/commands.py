@@ -116,7 +116,9 @@ def plan(
     call = Call(project, cwd, asked, given, environ, config)
     if command is None:
         seen = configured.apply(detect.survey(project, cwd), config)
-        return of_app(seen, seen.choose(app), call)
+        chosen = seen.choose(app)
+        plan = of_app(seen, chosen, call)
+        return plan.replace(notes=[*plan.notes, *seen.far(app, chosen)])
     _check_argv(command)
     return _explicit(call, app, command)
 

@@ -151,6 +151,14 @@ class Survey(Record):
         """Return a line for each `package.json` that was passed over."""
         return [f"passed over: {broken.error().message}" for broken in self.broken]
 
+    def far(self, name: str | None, app: App) -> list[str]:
+        """Return a line where ``name`` means ``app`` though one stands in another that it could mean."""
+        here = self.around() if name is not None else None
+        if here is None or here.dir == app.dir or KINDS[here.kind].role != name:
+            return []
+        where = naming.label(self.project, app.dir)
+        return [f"`{name}` is the app in `{where}`; the one of this folder is `{here.name}`"]
+
     def _choose_any(self) -> App:
         nearest = self.folders.nearest(self.cwd)
         if isinstance(nearest, manifest.Broken):

@@ -20,6 +20,10 @@ PYTHON_FILES = ("pyproject.toml", "requirements.txt", "manage.py")
 #: Folders of what is installed or built: no package in them is an app, even to one who stands there.
 GENERATED = frozenset(("node_modules", ".next", ".expo"))
 
+#: Folders, as all hidden ones, that are no part of the repository around them: what can be run there was put
+#: there to be tried out.
+_APART = frozenset(("tmp", "temp"))
+
 
 def find_project(start: str) -> str:
     """
@@ -27,7 +31,8 @@ def find_project(start: str) -> str:
 
     That is the nearest folder upward with a `devsup.toml`, else the root of the git worktree, else the
     workspace root (npm, yarn, bun, pnpm), else the nearest folder with a `package.json`, else the nearest
-    Python project, else ``start`` itself.
+    Python project, else ``start`` itself. A package to be run that lies below a hidden or temporary folder of
+    a repository is not a part of it.
 
     :raises UsageError: ``start`` is no folder
     """
@@ -45,6 +50,8 @@ def find_project(start: str) -> str:
             if kind == "worktree":
                 break
     here = outside_of_generated(here)
+    if apart := _apart(here, git or "/"):
+        return _package_root(here, apart)
     return git or _package_root(here) or _python_root(here) or here
 
 
@@ -89,9 +96,28 @@ def _git_root(folder: str) -> str:
     return "" if "/modules/" in target else "repository"
 
 
-def _package_root(here: str) -> str:
+def _apart(here: str, stop: str) -> str:
+    """Return the folder below ``stop`` that sets what is run around ``here`` apart from the rest, if any."""
+    runnable = False
+    for folder in upward(here, stop):
+        name = os.path.basename(folder)
+        if folder == stop or not any(_sets_apart(part) for part in folder[len(stop) :].split("/")):
+            return ""
+        package = None if runnable else manifest.read(folder)
+        if isinstance(package, manifest.Package):
+            runnable = "dev" in package.scripts or "start" in package.scripts
+        if runnable and _sets_apart(name):
+            return folder
+    return ""
+
+
+def _sets_apart(name: str) -> bool:
+    return name in _APART or name[:1] == "."
+
+
+def _package_root(here: str, stop: str = "/") -> str:
     nearest = ""
-    for folder in upward(here):
+    for folder in upward(here, stop):
         if os.path.isfile(os.path.join(folder, "pnpm-workspace.yaml")):
             return folder
         package = manifest.read(folder)
