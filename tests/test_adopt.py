@@ -327,10 +327,11 @@ def test_the_adopted_app_is_found_guarded_restarted_and_stopped(
     events = [one.type for one in Registry(Home(str(home))).events()]
     assert events == ["adopted"]
 
-    guarded = devsup("--json", "start", "web", "--port", port).data
-    assert (guarded["reused"], guarded["server"]["pid"]) == (True, by_hand.pid)
-    guard = guarded["server"]["guard_pid"]
+    guarded = devsup("--json", "start", "web", "--port", port)
+    assert (guarded.data["reused"], guarded.data["server"]["pid"]) == (True, by_hand.pid)
+    guard = guarded.data["server"]["guard_pid"]
     assert guard is not None
+    assert guarded.notes == ["it has a guard now"]
     again = devsup("--json", "restart", "web").data["server"]
     assert (again["guard_pid"], again["port"]) == (guard, port)
     assert again["pid"] != by_hand.pid

@@ -180,6 +180,13 @@ WRONG: dict[str, tuple[str, str | None, int, str, str | None]] = {
         "asks for no HTTP answer",
         None,
     ),
+    "a value of a variable": (
+        "[apps.a]\nenv = {A = [1]}\n",
+        "apps.a.env",
+        2,
+        "`A` can be no list and no table",
+        None,
+    ),
     "two at once": ("[apps.a]\nprot = 1\nttl = []\n", "apps.a.prot", 2, "also wrong: line 3", "port"),
 }
 
@@ -212,6 +219,48 @@ def test_a_file_that_cannot_be_read_says_so(temporary: Path) -> None:
     (temporary / "devsup.toml").write_bytes(b"project = '\xff'")
     with pytest.raises(ConfigInvalid, match="line 1: not valid UTF-8"):
         configured.load(str(temporary))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("pyproject.toml", "[tool.devsup.apps.web]\nport = 3000\n[project]\nname =\n", 4),
+        ("package.json", '{\n"devsup": {"apps": {"web": {"port": 3000}}},\n', 3),
+    ],
+)
+def test_a_broken_file_with_a_section_is_not_passed_over(
+    temporary: Path, name: str, text: str, line: int
+) -> None:
+    """What is detected would run, on another port, and nobody would be told."""
+    lay(temporary, {name: text})
+    with pytest.raises(ConfigInvalid, match=f"line {line}: not valid ") as caught:
+        configured.load(str(temporary))
+    assert caught.value.details["line"] == line
+    lay(temporary, {name: text.replace("devsup", "another")})
+    assert configured.load(str(temporary)) is None
+
+
+def test_what_is_no_file_is_not_passed_over(temporary: Path) -> None:
+    path = temporary / "devsup.toml"
+    path.symlink_to(temporary / "nowhere")
+    with pytest.raises(ConfigInvalid, match="a link to a file that is not there"):
+        configured.load(str(temporary))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigInvalid, match="no regular file"):
+        configured.load(str(temporary))
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(ConfigInvalid, match="no regular file"):
+        configured.load(str(temporary))
+
+
+def test_a_long_chain_of_dependencies_is_no_bug(temporary: Path) -> None:
+    apps = [f'[apps.a{number}]\ndepends_on = ["a{number + 1}"]\n' for number in range(1500)]
+    config = loaded(temporary, "".join([*apps, "[apps.a1500]\nport = 1\n"]))
+    assert len(config.apps) == 1501
+    with pytest.raises(ConfigInvalid, match="is a circle"):
+        loaded(temporary, "".join([*apps, '[apps.a1500]\ndepends_on = ["a0"]\n']))
 
 
 def test_names_are_those_of_apps() -> None:

@@ -87,6 +87,8 @@ def test_an_env_file_that_is_wrong_is_named(temporary: Path) -> None:
     assert caught.value.details["line"] == 2
     assert caught.value.details["file"].endswith("nope.env")
     assert "hunter2" not in caught.value.message
+    with pytest.raises(ConfigInvalid, match="it is no regular file"):
+        planned(temporary, '[apps.web]\nenv_file = "."\n', "web")
 
 
 def test_a_file_for_every_app_need_not_be_in_each_folder(temporary: Path) -> None:
@@ -252,6 +254,11 @@ def test_readiness_and_policy_reach_the_guard(temporary: Path) -> None:
     }
     usual = planned(temporary, "", "web")
     assert (usual.policy, usual.timeout, usual.probe["http"]) == ({}, None, ["/__nextjs_server_status"])
+    only = planned(temporary, "[apps.web]\nready = {status = 200}\n", "web").probe
+    assert (only["http"], only["status"]) == (["/__nextjs_server_status"], 200)
+    # A kind that is asked for nothing else has a status at its root.
+    other = planned(temporary, '[apps.x]\ncommand = "x"\nready = {status = 200}\n', "x").probe
+    assert (other["http"], other["status"]) == (["/"], 200)
     bare = planned(temporary, "[apps.web]\nready = {tcp = true}\n", "web")
     assert (bare.probe["http"], bare.probe["failures"]) == ([], usual.probe["failures"])
 

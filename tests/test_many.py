@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from devsup.supervisor import many
 from tests.apps_layouts import NEXT, lay, package
 from tests.support import Answer, free_port, server_argv, wait_until
 from tests.test_contract import checked
+from tests.test_stand_ins import gone
 
 if TYPE_CHECKING:
     from tests.support import Devsup, DevsupPopen
@@ -173,6 +175,46 @@ def test_a_change_while_it_runs_is_told_and_not_applied(devsup: Devsup, project:
     other = devsup("start", "a", "--json")
     assert (other.code, other.error["code"], other.error["hint"]) == (12, "name_taken", "devsup stop a")
     assert devsup("down").code == 0
+
+
+def test_a_start_that_finds_its_server_says_which_wishes_it_does_not_fulfil(
+    devsup: Devsup, project: Path
+) -> None:
+    configure(project, a=web(ttl="1h"))
+    assert devsup("start", "a", "--idle-timeout", "2h", "--owner", "me", "--json").notes == []
+    same = ["start", "a", "--idle-timeout", "120m", "--ttl", "3600", "--restart", "no", "--owner", "me"]
+    assert devsup(*same, "--json").notes == []
+    other = ["--idle-timeout", "0", "--restart", "always", "--with-parent", os.getpid(), "--owner", "you"]
+    assert devsup("start", "a", *other, "--json").notes == [
+        "it already runs; --restart, --idle-timeout, --with-parent were not applied (`devsup stop a` first)",
+        "it already runs, and belongs to `me`; --owner was not applied",
+    ]
+    assert devsup("down", "--take-over").code == 0
+
+
+def test_a_restart_without_a_guard_stays_in_its_project(
+    devsup: Devsup, project: Path, temporary: Path
+) -> None:
+    """The folder of an app may be a project of its own: a submodule, or one beside this."""
+    lay(temporary / "beside", {".git/HEAD": "ref: x\n"})
+    configure(project, a=web(dir=str(temporary / "beside")))
+    server = devsup("start", "a", "--json").data["server"]
+    os.kill(server["guard_pid"], signal.SIGKILL)
+    wait_until(lambda: gone(server["guard_pid"]))
+    again = devsup("restart", "a", "--json")
+    assert again.code == 0, again
+    for key in ("project", "cwd", "session", "port"):
+        assert again.data["server"][key] == server[key]
+    assert again.data["server"]["pid"] != server["pid"]
+    assert outcomes(devsup("up", "--json")) == {"a": "reused"}
+    assert devsup("down").code == 0
+
+
+def test_a_start_whose_server_ends_by_its_lifetime_says_so(devsup: Devsup, project: Path) -> None:
+    configure(project, a={"command": server_argv("silent"), "ready.log": "never", "ttl": "300ms"})
+    answer = devsup("start", "a", "--json")
+    assert (answer.code, answer.error["code"]) == (5, "stopped_meanwhile")
+    assert answer.error["message"].endswith("was stopped meanwhile: its `ttl` was over")
 
 
 def test_readiness_and_stop_are_as_configured(devsup: Devsup, project: Path) -> None:

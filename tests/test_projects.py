@@ -71,8 +71,8 @@ def test_each_value_says_where_it_comes_from(devsup: Devsup, project: Path) -> N
 def test_the_table_shows_what_somebody_said(devsup: Devsup, project: Path) -> None:
     lay(project, {**SHOP, "devsup.toml": '[apps.web]\nttl = "90m"\nenv = {TOKEN = "hunter2secret"}\n'})
     answer = devsup("config")
-    assert re.search(r"^web +ttl +1h30m +file$", answer.out, re.MULTILINE)
-    assert re.search(r"^web +port +3000 +default$", answer.out, re.MULTILINE)
+    assert re.search(r"^web +ttl +file +1h30m$", answer.out, re.MULTILINE)
+    assert re.search(r"^web +port +default +3000$", answer.out, re.MULTILINE)
     assert "hunter2" not in answer.out + answer.err
     assert f"configured by `{project / 'devsup.toml'}`" in answer.err
     wrong = devsup("config", env={"DEVSUP_TTL": "soon"})

@@ -8,6 +8,7 @@ one with a `command` needs nothing to be detected. Pure functions of files and e
 
 from __future__ import annotations
 
+import errno
 import os
 
 from devsup import compactjson, masking
@@ -201,7 +202,9 @@ def variables(
         key = f"apps.{name}.env_file"
         try:
             raw = contents(path)
-            found |= dotenv.parse((raw or b"").decode())
+            if raw is None:
+                raise OSError(errno.EINVAL, "it is no regular file")
+            found |= dotenv.parse(raw.decode())
         except dotenv.Unreadable as error:
             raise configs.invalid(path, key, error.line, error.why, allowed=["NAME=value"]) from None
         except (OSError, UnicodeDecodeError) as error:
@@ -226,6 +229,8 @@ def probe(settings: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
     changed = dict(usual)
     if ready.get("tcp") or "http" in ready:
         changed |= {"http": [ready["http"]] if "http" in ready else [], "body": None, "root_header": None}
+    if "status" in ready and not changed["http"]:
+        changed["http"] = ["/"]  # a status is that of some path
     for key in ("log", "status"):
         if key in ready:
             changed[key] = ready[key]

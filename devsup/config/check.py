@@ -22,7 +22,7 @@ from devsup.config.values import Wrong
 from devsup.smallfile import MAX_BYTES, contents
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from devsup.errors import ConfigInvalid
 
@@ -30,6 +30,11 @@ __all__ = ["check"]
 
 #: Where the section of devsup stands in each file.
 _SECTIONS = {"devsup.toml": (), "pyproject.toml": ("tool", "devsup"), "package.json": ("devsup",)}
+#: How such a section begins in a file that cannot be read to its end.
+_SECTION = {
+    "pyproject.toml": re.compile(r"^\s*\[\s*tool\s*\.\s*devsup\b", re.MULTILINE),
+    "package.json": re.compile(r'"devsup"\s*:\s*\{'),
+}
 #: The tables by the keys under which they stand.
 _TABLES = {"defaults": Defaults, "ready": Ready, "stop": Stop, "health": Health}
 
@@ -90,11 +95,13 @@ def _read(path: str, raw: bytes | None) -> tuple[str, Any, dict[str, int]] | Non
         raise invalid(path, None, raw.count(b"\n", 0, error.start) + 1, "not valid UTF-8") from None
     try:
         data = json.loads(text) if name.endswith(".json") else tomllib.loads(text)
-    except json.JSONDecodeError:
-        return None  # who needs the package says so
+    except json.JSONDecodeError as error:
+        if _SECTION[name].search(text) is None:
+            return None  # who needs the package says so
+        raise invalid(path, None, error.lineno, f"not valid JSON: {error.msg.lower()}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        if name != "devsup.toml":
-            return None
+        if name != "devsup.toml" and (not name.endswith(".toml") or _SECTION[name].search(text) is None):
+            return None  # its own tools say so
         raise _syntax(path, str(error), text) from None
     except ValueError:
         return None
@@ -142,9 +149,7 @@ def _wrong(
         others = ", ".join(f"line {one[1]}" if one[1] else f"`{one[0]}`" for one in problems[1:4])
         why += f"; also wrong: {others}"
     hint = f"did you mean `{meant}`?" if meant else None
-    made = invalid(path, key, line, why, allowed=allowed)
-    made.hint = f"{hint} {made.hint}" if hint else made.hint
-    return made
+    return invalid(path, key, line, why, allowed=allowed, hint=hint)
 
 
 _Problem = tuple[str, int | None, str, list[str], str | None]
@@ -262,8 +267,7 @@ def _refuse_contradictions(path: str, where: dict[str, int], tables: dict[str, d
 def _refuse_cycles(path: str, where: dict[str, int], apps: dict[str, dict[str, Any]]) -> None:
     done: set[str] = set()
     for first in apps:
-        chain: list[str] = []
-        cycle = _cycle(apps, first, chain, done)
+        cycle = _cycle(apps, first, done)
         if cycle:
             key = f"apps.{cycle[-2]}.depends_on"
             raise invalid(
@@ -276,15 +280,21 @@ def _refuse_cycles(path: str, where: dict[str, int], apps: dict[str, dict[str, A
             )
 
 
-def _cycle(apps: dict[str, dict[str, Any]], name: str, chain: list[str], done: set[str]) -> list[str]:
-    if name in chain:
-        return [*chain[chain.index(name) :], name]
-    if name in done:
-        return []
-    chain.append(name)
-    for other in apps.get(name, {}).get("depends_on", ()):
-        if cycle := _cycle(apps, other, chain, done):
-            return cycle
-    chain.pop()
-    done.add(name)
+def _cycle(apps: dict[str, dict[str, Any]], first: str, done: set[str]) -> list[str]:
+    """Return a circle that can be reached from ``first``, if there is one: a chain may be long."""
+
+    def needs(name: str) -> Iterator[str]:
+        return iter(apps.get(name, {}).get("depends_on", ()))
+
+    chain, ways = [first], [needs(first)]
+    while chain:
+        other = next(ways[-1], None)
+        if other is None:
+            done.add(chain.pop())
+            ways.pop()
+        elif other in chain:
+            return [*chain[chain.index(other) :], other]
+        elif other not in done:
+            chain.append(other)
+            ways.append(needs(other))
     return []

@@ -9,6 +9,7 @@ the very file that was checked.
 from __future__ import annotations
 
 import os
+import stat
 
 from devsup.errors import ConfigInvalid
 from devsup.records import Record
@@ -73,6 +74,8 @@ def load(project: str, kinds: Sequence[str], home: Home | None = None) -> Config
     found: list[tuple[str, bytes | None, list[int]]] = []
     for name in FILES:
         path = f"{project}/{name}"
+        if name not in _SIGNS:
+            _refuse_odd(path)
         state = _state(path)
         if state is None or not state[1]:
             continue
@@ -116,7 +119,7 @@ def invalid(
     correct = f"correct line {line} of `{file}`" if line else f"correct `{file}`"
     return ConfigInvalid(
         f"`{file}`{where}: {why}",
-        hint=f"{hint}: {correct}" if hint else correct,
+        hint=f"{hint}{'' if hint.endswith('?') else ':'} {correct}" if hint else correct,
         details={"file": file, "key": key, "line": line, "allowed": list(allowed)},
     )
 
@@ -135,6 +138,18 @@ _NOTHING: dict[str, Any] = {"file": "", "project": None, "apps": {}, "defaults":
 
 def _config(checked: dict[str, Any]) -> Config:
     return Config(**{name: checked[name] for name in Config._fields})
+
+
+def _refuse_odd(path: str) -> None:
+    """Raise `ConfigInvalid` for what somebody has put there and what cannot be read as a file."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        if os.path.islink(path):
+            raise invalid(path, None, None, "it is a link to a file that is not there") from None
+        return
+    if not stat.S_ISREG(mode):
+        raise invalid(path, None, None, "it is no regular file")
 
 
 def _state(path: str) -> list[int] | None:

@@ -122,7 +122,7 @@ def environment(value: Any) -> dict[str, str]:
         text = str(content).lower() if isinstance(content, bool) else content
         text = str(text) if isinstance(text, (int, float)) else text
         if not isinstance(text, str) or "\0" in text:
-            raise Wrong(["a text, a number, true or false"], why=f"the value of `{name}` is none of these")
+            raise Wrong(["a text, a number, true or false"], why=f"`{name}` can be no list and no table")
         found[name] = text
     return found
 

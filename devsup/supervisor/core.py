@@ -37,6 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builtins import list as List  # noqa: N812 - `list` is a method of the class below
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from devsup.apps.commands import Plan
     from devsup.errors import DevsupError
@@ -141,6 +142,7 @@ class Supervisor:
 
             plan = self._plan(app, given, port=port, env=env, environ=environ)
             self.confine(plan.cwd)
+            asked: dict[str, Any] = {}
             if any(one is not None for one in (restart, idle_timeout, ttl, with_parent)):
                 from devsup.apps import policy
 
@@ -158,13 +160,16 @@ class Supervisor:
         allowed = timeout if timeout is not None else plan.timeout or START_TIMEOUT
         starter = Starter(
             self.home, plan, project=self.project, deadline=began + allowed, wait=wait, environ=environ,
-            given_env=env or {}, given_command=given, on_progress=on_progress,
+            given_env=env or {}, given_command=given, given_policy=asked, on_progress=on_progress,
         )  # fmt: skip
         try:
             result = starter.run()
         finally:
             self.notes += starter.registry.warnings  # also beside an error
-        return result.replace(notes=[*self.notes, *result.notes, *self._missing(plan)])
+        notes = [*self.notes, *result.notes, *self._missing(plan)]
+        if owner is not None and result.server.owner != plan.owner:
+            notes.append(f"it already runs, and belongs to `{result.server.owner}`; --owner was not applied")
+        return result.replace(notes=notes)
 
     def _missing(self, plan: Plan) -> List[str]:
         """Return a note on what a started app depends on and what does not run."""

@@ -112,20 +112,21 @@ def _in_order(
     seen: Survey, config: Config | None, wanted: Iterable[str]
 ) -> tuple[list[str], dict[str, list[str]]]:
     """Return ``wanted`` and all that it depends on, dependencies first, and what each depends on."""
-    order: list[str] = []
+    order: dict[str, None] = {}
     needs: dict[str, list[str]] = {}
-
-    def visit(name: str) -> None:
-        if name in needs:
-            return
-        needs[name] = configured.check_dependencies(seen, config, name)
-        for other in needs[name]:
-            visit(other)
-        order.append(name)
-
-    for name in wanted:
-        visit(name)
-    return order, needs
+    for first in wanted:
+        # No recursion: a chain may be long. Each waits on the way until its needs are in order.
+        on_the_way = [first]
+        while on_the_way:
+            name = on_the_way[-1]
+            if name not in needs:
+                needs[name] = configured.check_dependencies(seen, config, name)
+            missing = next((other for other in needs[name] if other not in needs), None)
+            if missing is not None:
+                on_the_way.append(missing)
+            else:
+                order[on_the_way.pop()] = None
+    return list(order), needs
 
 
 def _may_move(plan: Plan) -> bool:
@@ -209,7 +210,9 @@ class _Run:
             return
         for other in self.order:
             if name in self.needs[other] and other not in self.results:
-                self.notes.append(f"`{other}` was skipped: it depends on `{name}`, which was not started")
+                slow = result.error is not None and result.error["code"] == "not_ready"
+                why = "is not ready" if slow else "was not started"
+                self.notes.append(f"`{other}` was skipped: it depends on `{name}`, which {why}")
                 self.end(other, UpResult(other, "skipped", None, None))
 
     def go(self) -> list[UpResult]:

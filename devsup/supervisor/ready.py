@@ -208,7 +208,7 @@ def ended_error(
     server = server_of(row, Life.ENDED)
     if row.state is State.STOPPED:
         return StoppedMeanwhile(
-            f"`{row.session}` was stopped meanwhile",
+            f"`{row.session}` was stopped meanwhile{_LIFETIMES.get(row.reason or '', '')}",
             hint=f"devsup restart {name}",
             details={"server": server},
         )
@@ -227,6 +227,14 @@ def ended_error(
             "server": server,
         },
     )
+
+
+#: Why a server was stopped that nobody stopped.
+_LIFETIMES = {
+    "ttl": ": its `ttl` was over",
+    "idle": ": nobody used it",
+    "parent_gone": ": the process of `--with-parent` has ended",
+}
 
 
 def _gave_up(row: Row) -> str:

@@ -37,7 +37,7 @@ __all__ = ["restart"]
 _GRACE = 5.0
 
 _LOST_ENVIRONMENT = (
-    "its guard was gone: it was started with this caller's environment, without earlier --env values"
+    "it had no guard: it was started with this caller's environment, without earlier --env values"
 )
 
 
@@ -114,6 +114,7 @@ def _start_again(
                 hint=f"devsup stop {row.app or row.session}",
             )
     there = Same(row.cwd, supervisor.home.root, within=supervisor.within)
+    there.project = row.project  # its folder may lie in another one: a submodule, say
     result = there.start(
         row.app, command=row.command, port=row.asked_port, timeout=timeout, owner=row.owner,
         on_progress=on_progress, **_lifetimes(job),

@@ -34,7 +34,7 @@ from devsup.errors import (
 )
 from devsup.guard import job as jobs
 from devsup.guard.spawn import ADOPT, START
-from devsup.models import Row, StartResult, State
+from devsup.models import NO_GUARD, Row, StartResult, State
 from devsup.registry import FolderBusy, PoolEmpty, PortLeased, Registry, SessionBusy
 from devsup.supervisor import preflight, ready
 from devsup.supervisor.launching import launch_guard, session_lock, tidy
@@ -63,6 +63,14 @@ _CLEARING_ROUNDS = 50
 #: Guards that may die before their server is ready until that is taken for a bug.
 _GUARDS = 3
 
+#: The flags that a caller may ask for a lifetime with, by the keys of a policy.
+_FLAGS = {
+    "restart": "--restart",
+    "idle_timeout": "--idle-timeout",
+    "ttl": "--ttl",
+    "parent": "--with-parent",
+}
+
 #: What is no server any more.
 _OVER = (Life.DEAD, Life.ENDED)
 
@@ -81,6 +89,7 @@ class Starter:
         environ: Mapping[str, str],
         given_env: Mapping[str, str],
         given_command: list[str] | None = None,
+        given_policy: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         self.home = home
@@ -93,6 +102,7 @@ class Starter:
         self.environ = environ
         self.given_env = given_env
         self.given_command = given_command
+        self.given_policy = given_policy or {}
         self.ticker = Ticker(on_progress)
         self.scope = identity.here().key
         self.notes: list[str] = list(plan.notes)
@@ -187,10 +197,18 @@ class Starter:
         sources = ("caller", "command") if self.given_command else ("caller",)
         if self.plan.port_source in sources and self.plan.port not in (None, port):
             self.notes.append(f"it already runs on port {port}; port {self.plan.port} was not applied")
-        if self.given_env:
-            self.notes.append("it already runs; --env was not applied (`devsup stop` it first)")
-        if row.id not in self.made and self._config_changed(row):
-            name = row.app or row.session
+        if row.id in self.made:
+            return
+        name = row.app or row.session
+        ignored = ["--env"] if self.given_env else []
+        if self.given_policy:
+            policy = self._policy_of(row)
+            ignored += [flag for key, flag in _FLAGS.items() if self._is_ignored(key, policy)]
+        if ignored:
+            verb = "was" if len(ignored) == 1 else "were"
+            listed = ", ".join(ignored)
+            self.notes.append(f"it already runs; {listed} {verb} not applied (`devsup stop {name}` first)")
+        if self._config_changed(row):
             self.notes.append(
                 f"the configuration of `{name}` has changed since it was started; `devsup stop {name}` and "
                 f"`devsup start {name}` apply it"
@@ -200,11 +218,19 @@ class Starter:
         mark = self.plan.policy.get("config")
         if mark is None or row.session != self.plan.session:
             return False
+        policy = self._policy_of(row)
+        return policy is not None and policy.get("config") != mark
+
+    def _policy_of(self, row: Row) -> dict[str, Any] | None:
+        """Return how long the server lives; None where it has just ended, or is of another version."""
         try:
-            started: Any = jobs.read(self.home.job(row.id)).policy.get("config")
+            return jobs.read(self.home.job(row.id)).policy
         except (OSError, ValueError):
-            return False  # it has just ended, or was started by another version
-        return bool(started != mark)
+            return None
+
+    def _is_ignored(self, key: str, policy: dict[str, Any] | None) -> bool:
+        """Tell whether the server has something else than the caller asks for."""
+        return key in self.given_policy and policy is not None and policy.get(key) != self.given_policy[key]
 
     def _refuse_inside(self, row: Row) -> None:
         marker = trees.parse(_raw(self.environ))
@@ -456,7 +482,9 @@ class Starter:
             executable = commands.validate(self.plan, self.environ)
             with launch_guard(self.home, now, self.plan, executable, self.environ, mode=ADOPT) as hearing:
                 if hearing.wait("l", self.deadline):
-                    self.notes.append("its guard had died; it has a new one")
+                    adopted = now.guard == NO_GUARD
+                    told = "it has a guard now" if adopted else "its guard had died; it has a new one"
+                    self.notes.append(told)
                 else:
                     self._lost_guard(row)  # or somebody else's guard was first
         finally:

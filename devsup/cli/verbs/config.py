@@ -34,11 +34,11 @@ def lines(data: ConfigResult | dict[str, Any]) -> list[str]:
     """Return a table of what somebody said or what was found; what is as usual is left out."""
     if not isinstance(data, ConfigResult):
         return json.dumps(data, indent=2, ensure_ascii=False).splitlines()
-    table = [("APP", "KEY", "VALUE", "SOURCE")]
+    table = [("APP", "KEY", "SOURCE", "VALUE")]  # a command may be longer than the screen
     for app, keys in data.apps.items():
         for key, one in keys.items():
             if one["source"] != "default" or key == "port":
-                table.append((app, key, _text(key, one["value"]), one["source"]))
+                table.append((app, key, one["source"], _text(key, one["value"])))
     return plain.aligned(table)
 
 

@@ -45,7 +45,7 @@ def _page(supervisor: Supervisor, options: dict[str, Any], after: int | None, **
 
 def _cells(one: HistoryEntry) -> tuple[str, ...]:
     told = [one.reason or "", *(f"{name}={value}" for name, value in (one.details or {}).items())]
-    if one.exit_code is not None:
+    if one.exit_code is not None and f"exit code {one.exit_code}" not in told[0]:
         told.insert(0, f"exit {one.exit_code}")
     return (
         str(one.seq),
