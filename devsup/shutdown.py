@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from devsup.system import Listener, ProcessInfo
     from devsup.tree import Tree
 
-__all__ = ["DEFAULT_GRACE", "KILL_BUDGET", "Ended", "Manner", "end", "manner"]
+__all__ = ["DEFAULT_GRACE", "KILL_BUDGET", "PATIENCE", "Ended", "Manner", "end", "manner"]
 
+#: Seconds that a stop waits for what others do with the server: announced operations, a restart.
+PATIENCE = 5.0
 #: Seconds from SIGTERM to SIGKILL. The slowest clean exit of a real dev server measured was 2.2 s (Next.js
 #: 15).
 DEFAULT_GRACE = 5.0

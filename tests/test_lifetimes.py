@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
@@ -11,13 +12,13 @@ import pytest
 
 from devsup import identity
 from devsup.clock import now_ms
-from devsup.errors import StoppedMeanwhile, UsageError
+from devsup.errors import Busy, NotFound, StoppedMeanwhile, UsageError
 from devsup.guard.timers import Timers
 from devsup.guard.use import Use
 from devsup.models import State
 from devsup.system import Connection
 from tests.racing import PATIENCE, Gate, World
-from tests.support import fetch, wait_until
+from tests.support import fetch, hear, say, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -226,9 +227,66 @@ def lives_for(world: World, seconds: float) -> None:
         time.sleep(0.1)
 
 
+# -- what is in flight ---------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from devsup import Supervisor
+with Supervisor(sys.argv[1], sys.argv[2]).operation("web", purpose="screenshots"):
+    print("inside", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_an_operation_is_a_use_for_as_long_as_it_lasts(world: World, spawn: Spawn) -> None:
+    server = start(world, idle_timeout="1s")
+    with world.devsup.operation("web"):
+        lives_for(world, 3.0)
+        # The registry decides, also where a guard has overlooked it.
+        assert not world.registry.update(
+            server.id, server.generation, state=State.STOPPING, unused_since=now_ms() + 60_000
+        )
+    holder = spawn(HOLDER, world.project, world.home)
+    assert hear(holder) == "inside\n"
+    holder.kill()  # takes nothing back
+    assert end_of(world, server).reason == "idle"
+
+
+def test_the_end_of_its_time_waits_for_an_operation(world: World, spawn: Spawn) -> None:
+    parent = spawn("input()")
+    server = start(world, with_parent=parent.pid)
+    holder = spawn(HOLDER, world.project, world.home)
+    assert hear(holder) == "inside\n"
+    parent.kill()
+    lives_for(world, 2.0)
+    say(holder)
+    row = end_of(world, server)
+    assert row.reason == "parent_gone"
+    (stopping,) = (one for one in world.registry.events() if one.type == "stopping")
+    assert stopping.details is None
+    assert holder.wait(20) == 0
+
+
+def test_an_operation_holds_up_the_end_of_its_time_for_five_seconds(world: World, spawn: Spawn) -> None:
+    """It is told what it went on amid, and who comes then is refused."""
+    parent = spawn("input()")
+    server = start(world, with_parent=parent.pid)
+    with world.devsup.operation("web", purpose="screenshots"):
+        began = time.monotonic()
+        parent.kill()
+        told = wait_until(
+            lambda: [one for one in world.registry.events() if one.type == "stopping"], PATIENCE
+        )
+        assert time.monotonic() - began >= 4.5
+        assert told[0].details == {"amid": f"`screenshots` of pid {os.getpid()}"}
+        with pytest.raises((Busy, NotFound)), world.devsup.operation("web"):
+            pass
+    assert end_of(world, server).reason == "parent_gone"
+
+
 # -- the idle end against whoever comes ----------------------------------------------------------------
 
-STOPPING = ("guard", "Book.stop_unused > FileLock._open: open")
+STOPPING = ("guard", "Book.begin_end > FileLock._open: open")
 
 
 def start_at(world: World, gate: Gate) -> dict[str, Any]:

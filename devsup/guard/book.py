@@ -40,6 +40,8 @@ FAILURES = (DevsupError, sqlite3.Error, OSError)
 _END_PAUSES = (0.1, 0.5, 2.0)
 #: Seconds between tries to write what a registry would not take; they double up to the second number.
 _AGAIN = (0.1, 5.0)
+#: Later than any time in ms since the epoch.
+_EVER = 1 << 62
 
 
 class Book:
@@ -82,16 +84,26 @@ class Book:
             return None
         return row.stop if row is not None and row.generation == self.charge.generation else None
 
-    def stop_unused(self, since: int) -> bool:
+    def begin_end(self, reason: str, *, unused_since: int = _EVER) -> bool:
         """
-        Say that it stops because nobody uses it; False where somebody has asked for it after ``since``.
+        Say that it stops by itself; False where somebody has an operation on it, or is ending it already.
 
-        Also where somebody is ending it already. In ms since the epoch.
+        Also where somebody has asked for it after ``unused_since``, in ms since the epoch.
         """
         job = self.charge.job
         return self.registry.update(
-            job.id, job.generation, state=State.STOPPING, event="stopping", reason="idle", unused_since=since
-        )
+            job.id, job.generation, state=State.STOPPING, event="stopping", reason=reason,
+            unused_since=unused_since,
+        )  # fmt: skip
+
+    def in_flight(self) -> str | None:
+        """Return what is announced to be done with the server by a process that lives, or None."""
+        try:
+            found = self.registry.in_flight(self.charge.job.id)
+        except FAILURES as error:
+            say(f"cannot read what is in flight: {error}")
+            return None
+        return f"`{found[0].purpose}` of pid {found[0].by.pid}" if found else None
 
     def last_used(self) -> int | None:
         """Return when somebody last asked for it, in ms since the epoch."""

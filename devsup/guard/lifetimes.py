@@ -10,8 +10,10 @@ import time
 
 from devsup import identity, system
 from devsup.clock import now_ms
+from devsup.guard.table import Happening
 from devsup.guard.use import Use
 from devsup.models import Identity
+from devsup.shutdown import PATIENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from devsup.guard.health import Health
     from devsup.guard.timers import Timers
 
-__all__ = ["IDLE", "PARENT", "TTL", "Lifetimes"]
+__all__ = ["IDLE", "IN_FLIGHT", "PARENT", "TTL", "Lifetimes"]
 
 #: The reasons of these ends, and the timers' names.
 TTL, IDLE, PARENT = "ttl", "idle", "parent_gone"
@@ -28,6 +30,9 @@ TTL, IDLE, PARENT = "ttl", "idle", "parent_gone"
 _LOOK_EVERY = 1.0
 #: A use is written down at most so often, in seconds: for people, and for the guard that may come after.
 _NOTE_EVERY = 60.0
+#: The timer of an end that waits for operations, and seconds between two looks at these.
+IN_FLIGHT = "in flight"
+_LOOK_AGAIN = 0.5
 
 
 class Lifetimes:
@@ -42,6 +47,11 @@ class Lifetimes:
         self._use = Use(float(policy["idle_timeout"])) if policy.get("idle_timeout") else None
         self._parent = Identity(**policy["parent"]) if policy.get("parent") else None
         self._noted = 0.0
+        #: Why it is about to end, and until when that waits for operations.
+        self.ending: str | None = None
+        self._until = 0.0
+        #: What it did not wait for any longer.
+        self.amid: str | None = None
 
     def begin(self) -> None:
         """Count from the server's first start; a guard that took over knows that from the job."""
@@ -72,6 +82,22 @@ class Lifetimes:
             self._timers.arm(PARENT, time.monotonic() + _LOOK_EVERY)
         return gone
 
+    def has_to_wait(self, reason: str) -> bool:
+        """Tell whether it is not yet to end for ``reason``: operations get some time, as with any stop."""
+        now = time.monotonic()
+        if self.ending is None:
+            self.ending, self._until = reason, now + PATIENCE
+        # Whatever comes of this look, there is another one.
+        self._timers.arm(IN_FLIGHT, min(now + _LOOK_AGAIN, max(now, self._until)))
+        if now >= self._until:
+            self.amid = self._book.in_flight()
+        elif self._book.in_flight() is None and self._book.begin_end(self.ending):
+            self._charge.enter(Happening.STOP)
+        else:
+            return True
+        self._timers.disarm(IN_FLIGHT)
+        return False
+
     def serves(self) -> None:
         """Count the time for which nobody uses it from now on."""
         if self._use is not None:
@@ -94,8 +120,10 @@ class Lifetimes:
         self._timers.arm(IDLE, now + _LOOK_EVERY)
         if use.look(now, self._charge.ports(), self._health.own_ports(now)):
             self._note(now)
+        if use.is_over(now) and self._book.in_flight():
+            use.note(now)  # a use for as long as it lasts
         if use.is_over(now):
-            if self._book.stop_unused(now_ms() - round(use.timeout * 1e3)):
+            if self._book.begin_end(IDLE, unused_since=now_ms() - round(use.timeout * 1e3)):
                 self._timers.disarm(IDLE)
                 return True
             asked = self._book.last_used()

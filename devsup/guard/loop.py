@@ -24,7 +24,7 @@ from devsup.guard.bounding import Bounding
 from devsup.guard.charge import Charge
 from devsup.guard.children import Exit
 from devsup.guard.health import Health
-from devsup.guard.lifetimes import IDLE, PARENT, TTL, Lifetimes
+from devsup.guard.lifetimes import IDLE, IN_FLIGHT, PARENT, TTL, Lifetimes
 from devsup.guard.spawn import ADOPT
 from devsup.guard.table import TRANSITIONS, Happening
 from devsup.guard.talk import Caller, Signals
@@ -128,7 +128,7 @@ class Guard:
         charge.reap()
         self._see_leader()
         if self.lifetimes.parent_is_gone():
-            self.over = PARENT
+            self._run_out(PARENT)
         if self.over or self.signals.stop or self.signals.look:
             self._obey()
             return
@@ -216,13 +216,19 @@ class Guard:
         charge = self.charge
         if name == _AGAIN:
             self._run_again()
-        elif name == TTL or (name == PARENT and self.lifetimes.looks_for_parent()):
-            self.over = name
-            self._obey()
+        elif name in (TTL, IN_FLIGHT) or (name == PARENT and self.lifetimes.looks_for_parent()):
+            self._run_out(self.lifetimes.ending or name)
+            if self.over:
+                self._obey()
         elif name == IDLE and charge.state in (State.READY, State.UNHEALTHY) and self.lifetimes.is_unused():
             charge.enter(Happening.STOP)
             self.over = name
             self._obey()
+
+    def _run_out(self, reason: str) -> None:
+        """Its time is over: end it when nothing is in flight, or when that has had some time to end."""
+        if not self.lifetimes.has_to_wait(reason):
+            self.over = self.lifetimes.ending
 
     def _see_life(self, now: float) -> None:
         """A command that need not listen is up after a while, or when it has printed that it is."""
@@ -349,7 +355,9 @@ class Guard:
         grace = claim.grace if claim is not None else None
         reason = "stop" if asked else self.over or "signal"
         if claim is None:
-            self._become(Happening.STOP, event="stopping", reason=reason)
+            amid = self.lifetimes.amid
+            details = {} if amid is None else {"details": {"amid": amid}}
+            self._become(Happening.STOP, event="stopping", reason=reason, **details)
         else:
             charge.enter(Happening.STOP)
         self._pause_all()

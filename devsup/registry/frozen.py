@@ -156,6 +156,10 @@ def record_child(db: Database, server: str, generation: int, leader: Identity, g
     return bool(found)
 
 
+_UNUSED = (
+    " AND (last_used_at IS NULL OR last_used_at <= ?)"
+    " AND NOT EXISTS (SELECT 1 FROM operations WHERE server = runs.id)"
+)
 #: The statements of `update` by the columns they set: putting one together costs a tenth of its execution.
 _updates: dict[tuple[bool, tuple[str, ...]], str] = {}
 
@@ -168,20 +172,21 @@ def update(
     *,
     event: str | None,
     reason: str | None,
+    details: dict[str, Any] | None = None,
     unused_since: int | None = None,
 ) -> bool:
     """
     Set columns of a live row; its state only while nobody has claimed the stop.
 
-    With ``unused_since`` only if nobody has asked for it since then (ms since the epoch): whoever is told
-    that it runs has noted that before. Without an event it is a single statement.
+    With ``unused_since`` only if nobody has asked for it since then (ms since the epoch), or has an operation
+    on it: whoever is told that it runs has noted that before. Without an event it is a single statement.
     """
     columns = tuple(values)
     statement = _updates.get((unused_since is None, columns))
     if statement is None:
         set_to = ", ".join(f"{name} = ?" for name in columns) or "live = live"
         unclaimed = " AND stop IS NULL" if "state" in values else ""
-        unused = "" if unused_since is None else " AND (last_used_at IS NULL OR last_used_at <= ?)"
+        unused = "" if unused_since is None else _UNUSED
         statement = (
             f"UPDATE runs SET {set_to} WHERE id = ? AND generation = ? AND live = 1{unclaimed}{unused}"
         )
@@ -192,7 +197,7 @@ def update(
     found = db.execute(f"{statement} RETURNING project, session, leader", bound).fetchall()
     for project, session, leader in found:
         about = About(project, session, server, generation)
-        add_event(db, event, about, pid=pid_of(leader), reason=reason)
+        add_event(db, event, about, pid=pid_of(leader), reason=reason, details=details)
     return bool(found)
 
 
@@ -270,20 +275,24 @@ def begin_operation(
     db: Database, server: str, generation: int, by: Identity, purpose: str, *, exclusive: bool
 ) -> int | list[Operation] | StopClaim | None:
     """
-    Record an operation on a live generation that nobody has claimed; return its number.
+    Record an operation on a live generation that nobody ends; return its number.
 
-    Else what is in the way: the claim, the operations that exclude it, or None where the generation is over.
+    Else what is in the way: the claim, the operations that exclude it, or None where the generation is over
+    or its guard is about to end it.
     """
     # What was recorded for servers that are no more, by processes that did not live to take it back.
     db.execute("DELETE FROM operations WHERE server NOT IN (SELECT id FROM runs)")
     found = db.execute(
-        "SELECT stop FROM runs WHERE id = ? AND generation = ? AND live = 1", (server, generation)
+        "SELECT stop, state FROM runs WHERE id = ? AND generation = ? AND live = 1", (server, generation)
     ).fetchall()
     if not found:
         return None
-    held = claim_from(found[0][0])
+    [(stop, state)] = found
+    held = claim_from(stop)
     if held is not None:
         return held
+    if state == State.STOPPING.value:
+        return None
     in_the_way = [one for one in operations(db, server) if exclusive or one.exclusive]
     if in_the_way:
         return in_the_way

@@ -10,6 +10,7 @@ reservation meets somebody else's. Any number of processes and threads may use i
 
 from __future__ import annotations
 
+from devsup import identity
 from devsup.clock import now_ms
 from devsup.models import Events, State
 from devsup.registry import frozen, queries
@@ -20,7 +21,7 @@ from devsup.registry.transactions import Transactions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import Any
 
     from devsup.models import Event, Identity, Operation, Row, StopClaim
@@ -183,6 +184,7 @@ class Registry(Transactions):
         last_used_at: int | Keep | None = KEEP,
         event: str | None = None,
         reason: str | None = None,
+        details: dict[str, Any] | None = None,
         unused_since: int | None = None,
     ) -> bool:
         """
@@ -190,7 +192,7 @@ class Registry(Transactions):
 
         False, with nothing changed, if the generation has ended, or if there is a `state` and a stop claim:
         who is being stopped is not declared ready. Nor is anything changed if somebody has asked for the
-        server after ``unused_since`` (ms since the epoch).
+        server after ``unused_since`` (ms since the epoch), or has an operation on it.
         """
         values: dict[str, object] = {} if state is None else {"state": state.value}
         if port is not KEEP:
@@ -208,7 +210,14 @@ class Registry(Transactions):
         return bool(
             self._run(
                 lambda db: frozen.update(
-                    db, id, generation, values, event=event, reason=reason, unused_since=unused_since
+                    db,
+                    id,
+                    generation,
+                    values,
+                    event=event,
+                    reason=reason,
+                    details=details,
+                    unused_since=unused_since,
                 ),
                 write=True,
                 any_schema=True,
@@ -324,6 +333,20 @@ class Registry(Transactions):
     def operations(self, id: str) -> list[Operation]:
         """Return the operations that are recorded for a server, oldest first."""
         return self._run(lambda db: frozen.operations(db, id), write=False, single=True) or []
+
+    def in_flight(self, id: str) -> list[Operation]:
+        """Return the operations on a server whose processes may live, oldest first."""
+        return self.living(self.operations(id))
+
+    def living(self, recorded: Iterable[Operation]) -> list[Operation]:
+        """Return those of ``recorded`` whose process may live; the others are taken out of the registry."""
+        alive: list[Operation] = []
+        dead: list[Operation] = []
+        for one in recorded:
+            (dead if identity.is_gone(one.by) else alive).append(one)
+        if dead:
+            self.end_operations([one.number for one in dead], used=False)
+        return alive
 
     # -- the rest -----------------------------------------------------------------------------------
 

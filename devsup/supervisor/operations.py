@@ -17,7 +17,7 @@ from _contextvars import ContextVar
 from devsup import identity
 from devsup.clock import now_ms
 from devsup.errors import Busy, DevsupError, LockTimeout, NotFound, NotOurs
-from devsup.models import StopClaim
+from devsup.models import State, StopClaim
 from devsup.registry import Registry
 from devsup.supervisor import loops
 from devsup.supervisor.view import Life, life, server_of, whose
@@ -25,12 +25,12 @@ from devsup.supervisor.view import Life, life, server_of, whose
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _contextvars import Token
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from devsup.models import Operation, Row, Server
     from devsup.supervisor.core import Supervisor
 
-__all__ = ["TIMEOUT", "InFlight", "described", "living", "own"]
+__all__ = ["TIMEOUT", "InFlight", "described", "own"]
 
 #: Seconds to wait for a restart to end, or for others where the operation is exclusive.
 TIMEOUT = 10.0
@@ -46,17 +46,6 @@ _own: ContextVar[frozenset[int]] = ContextVar("operations", default=frozenset())
 def own() -> frozenset[int]:
     """Return the numbers of the operations that the calling thread or task is in."""
     return _own.get()
-
-
-def living(registry: Registry, recorded: Iterable[Operation]) -> list[Operation]:
-    """Return those of ``recorded`` whose process may live; the others are taken out of the registry."""
-    alive: list[Operation] = []
-    dead: list[Operation] = []
-    for one in recorded:
-        (dead if identity.is_gone(one.by) else alive).append(one)
-    if dead:
-        registry.end_operations([one.number for one in dead], used=False)
-    return alive
 
 
 def described(one: Operation | StopClaim) -> str:
@@ -112,13 +101,13 @@ class InFlight:
             if isinstance(answer, int):
                 self._number, self._pid = answer, os.getpid()
                 if answer % _SWEEP_EVERY == 0:
-                    living(self._registry, self._registry.operations(row.id))
+                    self._registry.in_flight(row.id)
                 return server_of(row, alive)
             if answer is None:
                 continue  # it has just ended, or begun again
             if isinstance(answer, StopClaim):
                 self._refuse_stopped(row, answer, over=time.monotonic() >= deadline)
-            elif not (others := living(self._registry, answer)):
+            elif not (others := self._registry.living(answer)):
                 continue
             elif time.monotonic() >= deadline:
                 raise LockTimeout(
@@ -150,6 +139,11 @@ class InFlight:
         row, name = found.row, found.row.app or found.row.session
         if alive in (Life.ENDED, Life.DEAD):
             raise NotFound(f"`{row.session}` does not run", hint=f"devsup restart {name}")
+        if row.state is State.STOPPING and row.stop is None:  # its guard ends it: its time is over, say
+            raise Busy(
+                f"`{row.session}` is being stopped",
+                hint=f"devsup wait {name} --gone" if alive is Life.LIVE else f"devsup stop {name}",
+            )
         if alive is Life.FOREIGN:
             raise NotOurs(f"`{row.session}` belongs to {whose(row)}", hint=f"devsup status {name}")
         return row, alive

@@ -43,8 +43,8 @@ MARGIN = 10.0
 _LOOK_EVERY = 0.02
 #: Seconds until the next look where somebody else is at work and will end when that is done.
 _LOOK_ANYWAY = 1.0
-#: Seconds that a stop waits for what others do with the server: announced operations, a restart.
-PATIENCE = 5.0
+#: Seconds that a stop waits for what others do with the server.
+PATIENCE = shutdown.PATIENCE
 #: Seconds between two looks at these: at first and at most. The end of their processes is heard at once.
 _SOON, _LATER = 0.02, 0.5
 #: Where everything was to stop, what has failed by one of these is tried once more, after so many seconds.
@@ -309,9 +309,7 @@ class _Stop:
         if isinstance(answer, list):
             from devsup.supervisor import operations
 
-            others = [
-                one for one in operations.living(self.registry, answer) if one.number not in operations.own()
-            ]
+            others = [one for one in self.registry.living(answer) if one.number not in operations.own()]
             if others:
                 self._be_patient(operations.described(others[0]), *(one.by for one in others))
                 return None
