@@ -47,9 +47,10 @@ __all__ = [
     "limit_of",
     "marks_of",
     "settle",
+    "size_of",
 ]
 
-#: Bytes of disk that the log of one generation takes, where `DEVSUP_LOG_LIMIT` does not say otherwise.
+#: Bytes of disk that the log of one generation takes, where nobody says otherwise.
 DEFAULT_LIMIT = 20_000_000
 #: Smaller ones would leave no room for one page, and cut at each look.
 LEAST = 64 * 1024
@@ -80,29 +81,44 @@ _WHOLE = Marks()
 _BESIDE = (".base", ".base.new", ".before", ".before.new", ".times", ".times.new")
 
 
-def limit_of(environ: Mapping[str, str]) -> int | None:
+def limit_of(environ: Mapping[str, str], policy: Mapping[str, object] | None = None) -> int | None:
     """
     Return how many bytes of disk a log may take; None for any number.
 
+    ``policy`` is that of its server (see `devsup.guard.job`); what it does not say, the environment does.
+
     :raises UsageError: `DEVSUP_LOG_LIMIT` is no size
     """
+    said = (policy or {}).get("log_limit")
+    if isinstance(said, int):
+        return said or None
     text = environ.get("DEVSUP_LOG_LIMIT", "").strip()
     if not text:
         return DEFAULT_LIMIT
-    bare = text.lower().removesuffix("b")
+    try:
+        return size_of(text) or None
+    except ValueError:
+        given = text if len(text) <= 20 else f"{text[:20]}…"
+        raise UsageError(
+            f"DEVSUP_LOG_LIMIT is `{given}`, not a size from 64 KiB on such as `20MB` (0: no limit)",
+            hint="unset DEVSUP_LOG_LIMIT",
+        ) from None
+
+
+def size_of(text: str) -> int:
+    """
+    Return the bytes that a limit such as ``20MB`` or ``512k`` stands for; 0 is none.
+
+    :raises ValueError: it is no size, or too small a one
+    """
+    bare = text.strip().lower().removesuffix("b")
     number, unit = (bare[:-1], bare[-1]) if bare[-1:] in ("k", "m", "g") else (bare, "")
     number = number.strip()
     if number.isascii() and number.isdecimal() and len(number) <= 12:
         size = int(number) * _UNITS[unit]
-        if size == 0:
-            return None
-        if size >= LEAST:
+        if size == 0 or size >= LEAST:
             return size
-    given = text if len(text) <= 20 else f"{text[:20]}…"
-    raise UsageError(
-        f"DEVSUP_LOG_LIMIT is `{given}`, not a size from 64 KiB on such as `20MB` (0: no limit)",
-        hint="unset DEVSUP_LOG_LIMIT",
-    )
+    raise ValueError(text)
 
 
 def before(path: str) -> str:
@@ -178,10 +194,10 @@ def bound(path: str, limit: int) -> bool:
         os.close(fd)
 
 
-def keep(path: str, environ: Mapping[str, str]) -> None:
+def keep(path: str, environ: Mapping[str, str], policy: Mapping[str, object] | None = None) -> None:
     """Do what `bound` does, for a log that no guard looks at; what cannot be cut waits for the next try."""
     try:
-        limit = limit_of(environ)
+        limit = limit_of(environ, policy)
         if limit is not None:
             bound(path, limit)
     except (DevsupError, OSError):

@@ -571,6 +571,10 @@ def test_a_log_that_grows_fast_is_looked_at_often(temporary: Path, monkeypatch: 
     looks.close()
     assert bounding.Bounding(str(log), {"DEVSUP_LOG_LIMIT": "0"}).due is None
     assert bounding.Bounding(str(log), {"DEVSUP_LOG_LIMIT": "?"}).limit == bounds.DEFAULT_LIMIT
+    for said, limit in ((70_000, 70_000), (0, None)):
+        of_file = bounding.Bounding(str(log), {"DEVSUP_LOG_LIMIT": "1g"}, policy={"log_limit": said})
+        assert of_file.limit == limit
+        of_file.close()
 
 
 # -- a whole server ------------------------------------------------------------------------------------

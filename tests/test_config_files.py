@@ -128,6 +128,13 @@ WRONG: dict[str, tuple[str, str | None, int, str, str | None]] = {
     "a table of the wrong name": ("[app.web]\nport = 1\n", "app", 1, "unknown key `app`", "apps"),
     "a table without its name": ("[web]\nport = 1\n", "web", 1, "unknown key `web`", "[apps.web]"),
     "no TOML": ('[apps.web]\ncommand = "npm\n', None, 2, "not valid TOML: ", None),
+    "a size that is too small": (
+        "[defaults]\nlog_limit = 1000\n",
+        "defaults.log_limit",
+        2,
+        "a number of bytes from 65536 on",
+        None,
+    ),
     "a duration in words": ('[defaults]\nttl = "5 minutes"\n', "defaults.ttl", 2, '"15m"', None),
     "a word of a list": (
         '[apps.web]\nrestart = "allways"\n',

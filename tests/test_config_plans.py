@@ -231,7 +231,7 @@ def test_readiness_and_policy_reach_the_guard(temporary: Path) -> None:
     toml = (
         '[apps.web]\nready = {http = "/ok", status = 200, log = "up", timeout = "2m", owner = "any"}\n'
         'stop = {signal = "SIGINT", grace = "10s", keep = ["code"]}\nrestart = "on-failure"\n'
-        'idle_timeout = "15m"\nttl = 0\nhealth = {restart = true}\n'
+        'idle_timeout = "15m"\nttl = 0\nhealth = {restart = true}\nlog_limit = "50MB"\n'
     )
     plan = planned(lay(temporary, SHOP), toml, "web")
     probe = {key: plan.probe[key] for key in ("http", "body", "root_header", "status", "log", "any_owner")}
@@ -251,6 +251,7 @@ def test_readiness_and_policy_reach_the_guard(temporary: Path) -> None:
         "grace": 10.0,
         "keep": ["code"],
         "health": {"interval": 10.0, "restart": True},
+        "log_limit": 50_000_000,
     }
     usual = planned(temporary, "", "web")
     assert (usual.policy, usual.timeout, usual.probe["http"]) == ({}, None, ["/__nextjs_server_status"])

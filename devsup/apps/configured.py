@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 #: What the environment may say: of an app `DEVSUP_<APP>_<KEY>`, of every app `DEVSUP_<KEY>` (but the port).
-ENVIRONMENT = ("port", "host", "restart", "idle_timeout", "ttl")
+ENVIRONMENT = ("port", "host", "restart", "idle_timeout", "ttl", "log_limit")
 #: Seconds between two looks at a server's health, where the configuration asks for them and names none.
 HEALTH_INTERVAL = 10.0
 
@@ -177,6 +177,8 @@ def _value(variable: str, key: str, text: str) -> Any:
             return values.host(text)
         if key == "restart":
             return values.one_of(text, values.RESTARTS)
+        if key == "log_limit":
+            return values.size(text)
         return values.duration(text)
     except values.Wrong as wrong:
         said = masking.text(text if len(text) <= 40 else f"{text[:40]}…")
@@ -247,6 +249,8 @@ def policy(settings: dict[str, Any]) -> dict[str, Any]:
     for key in ("idle_timeout", "ttl"):
         if settings.get(key):
             found[key] = settings[key]
+    if "log_limit" in settings:
+        found["log_limit"] = settings["log_limit"]
     stop = settings.get("stop", {})
     for key, name in (("signal", "stop_signal"), ("grace", "grace"), ("keep", "keep")):
         if key in stop:

@@ -66,6 +66,17 @@ Port = Annotated[
     int | str,
     *_value(values.port, anyOf=[{"type": "integer", "minimum": 1, "maximum": 65535}, {"const": "auto"}]),
 ]
+Size = Annotated[
+    int,
+    *_value(
+        values.size,
+        anyOf=[
+            {"const": 0},
+            {"type": "integer", "minimum": 65536},
+            {"type": "string", "pattern": r"^\d{1,12} ?[kKmMgG]?[bB]?$"},
+        ],
+    ),
+]
 Duration = Annotated[float, *_value(values.duration, **_SECONDS)]
 Environment = Annotated[
     dict[str, str],
@@ -140,6 +151,7 @@ class Defaults(_Table):
     idle_timeout: Duration | None = Field(None, description="Stopped after so long without a client.")
     ttl: Duration | None = Field(None, description="Stopped so long after its start.")
     health: Health | None = None
+    log_limit: Size | None = Field(None, description="Disk that the log of a run may take (20MB; 0: any).")
 
 
 class App(Defaults):

@@ -28,6 +28,7 @@ __all__ = [
     "pattern",
     "port",
     "project",
+    "size",
     "status",
     "switch",
     "texts",
@@ -85,6 +86,18 @@ def duration(value: Any) -> float:
         except ValueError:
             pass
     raise Wrong(['"500ms"', '"30s"', '"15m"', '"2h"', "a number of seconds"])
+
+
+def size(value: Any) -> int:
+    """Return bytes of disk, from 64 KiB on; 0 is any number of them."""
+    from devsup import bounds
+
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        try:
+            return bounds.size_of(str(value))
+        except ValueError:
+            pass
+    raise Wrong(['"20MB"', '"512k"', '"1g"', "a number of bytes from 65536 on", "0 for no limit"])
 
 
 def command(value: Any) -> list[str]:

@@ -31,14 +31,21 @@ _CLOSEST = 0.02
 
 class Bounding:
     """
-    Keeps one log within the limit that the guard's environment names; ``due`` is when it looks next.
+    Keeps one log within the limit that policy or environment name; ``due`` is when it looks next.
 
     One that is not ``ours`` (Next.js keeps its own, and an adopted server may have no other) is left alone.
     """
 
-    def __init__(self, path: str, environ: Mapping[str, str] = os.environ, *, ours: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        ours: bool = True,
+        policy: Mapping[str, object] | None = None,
+    ) -> None:
         self.path = path
-        self.limit = _limit(environ) if ours else None
+        self.limit = _limit(environ, policy) if ours else None
         self.due: float | None = None if self.limit is None else time.monotonic() + _FIRST
         self._growth = Growth() if self.limit is not None else None
         self._pause = _FIRST
@@ -119,8 +126,8 @@ class Bounding:
             self._growth = None
 
 
-def _limit(environ: Mapping[str, str]) -> int | None:
+def _limit(environ: Mapping[str, str], policy: Mapping[str, object] | None) -> int | None:
     try:
-        return bounds.limit_of(environ)
+        return bounds.limit_of(environ, policy)
     except DevsupError:  # `start` refuses it; a guard that takes over has what its caller had
         return bounds.DEFAULT_LIMIT

@@ -32,7 +32,7 @@ class Job(Record):
       ``log``, an expression that its output must match first; ``any_owner``: whoever listens on the port
     * policy: ``restart`` "on-failure" or "always"; ``idle_timeout``, ``ttl`` (seconds); ``parent`` (the
       fields of an `Identity`); ``stop_signal`` (a name), ``grace`` (seconds), ``keep`` (programs that are
-      left running); ``health``: ``interval`` (seconds) and ``restart``
+      left running); ``health``: ``interval`` (seconds) and ``restart``; ``log_limit`` (bytes, 0: none)
     """
 
     id: str

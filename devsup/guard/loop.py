@@ -74,7 +74,7 @@ class Guard:
         self.book = Book(self.charge)
         self.signals = Signals()
         self.caller = Caller()
-        self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log))
+        self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log), policy=job.policy)
         self.timers = Timers()
         self.health = Health(job)
         self.lifetimes = Lifetimes(self.charge, self.book, self.health, self.timers)
@@ -383,7 +383,7 @@ class Guard:
         self.failed = None
         charge.begin_again(job)
         self.bounding.finish()
-        self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log))
+        self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log), policy=job.policy)
         self.book.forget()
         charge.enter(Happening.LAUNCHED)
         self.book.write_job()

@@ -696,8 +696,13 @@ class Supervisor:
         # Its guard would have kept the log within its limit.
         if alive is Life.ORPHANED and self.home.owns(found.row.log):
             from devsup import bounds
+            from devsup.guard import job as jobs
 
-            bounds.keep(found.row.log, os.environ)
+            try:
+                policy = jobs.read(self.home.job(found.row.id)).policy
+            except (OSError, ValueError):
+                policy = {}
+            bounds.keep(found.row.log, os.environ, policy)
         return found, alive
 
     # -- the names for other programs ----------------------------------------------------------------

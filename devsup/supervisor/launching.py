@@ -20,6 +20,7 @@ from devsup.tree import MARKER, Marker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from devsup.apps.commands import Plan
     from devsup.locks import Hold
@@ -88,7 +89,7 @@ def launch_guard(
     return spawn(job, changed, mode=mode, log=guard_log)
 
 
-def tidy(registry: Registry, row: Row) -> None:
+def tidy(registry: Registry, row: Row, policy: Mapping[str, Any]) -> None:
     """
     Remove the logs of ``row``'s session that are beyond the bound, and jobs whose servers are no more.
 
@@ -97,7 +98,7 @@ def tidy(registry: Registry, row: Row) -> None:
     logs.prune(os.path.dirname(row.log), row.session, KEPT_LOGS, keep_paths=[row.log])
     for generation in range(max(0, row.generation - KEPT_LOGS), row.generation):
         # Its guard may have been killed before it could.
-        bounds.keep(registry.home.log(row.project, row.session, generation), os.environ)
+        bounds.keep(registry.home.log(row.project, row.session, generation), os.environ, policy)
     folder = registry.home.servers
     # Files first, then rows: a job is written after its server was reserved, so one without a row is over.
     found = os.listdir(folder)

@@ -11,6 +11,7 @@ import os
 from devsup import masking
 from devsup.apps import commands, configured, detect, naming
 from devsup.apps.presets import COMMAND, KINDS
+from devsup.bounds import DEFAULT_LIMIT
 from devsup.errors import DevsupError, UsageError
 from devsup.models import ConfigResult, InitResult
 
@@ -43,6 +44,7 @@ _DEFAULTS: dict[str, Any] = {
     "ttl": None,
     "health.interval": None,
     "health.restart": False,
+    "log_limit": DEFAULT_LIMIT,
     "depends_on": [],
 }
 
@@ -163,7 +165,7 @@ _NONE = """
 """
 
 _MORE = """
-# Also for an app: host, env, env_file, stop, restart, idle_timeout, ttl, health, and
+# Also for an app: host, env, env_file, stop, restart, idle_timeout, ttl, health, log_limit, and
 # depends_on = ["api"]         # apps that `devsup up` starts first
 # ready = {http = "/health", timeout = "90s"}
 """

@@ -306,7 +306,7 @@ class Starter:
         finally:
             lock.release()
         with hearing:
-            tidy(self.registry, reserved)
+            tidy(self.registry, reserved, self.plan.policy)
             return self._wait_ready(reserved, hearing)
 
     def _session_lock(self) -> Hold:
@@ -334,7 +334,7 @@ class Starter:
 
     def _reserve(self, dead: list[Row]) -> Row | None:
         limit = preflight.limit(self.environ)
-        bounds.limit_of(self.environ)  # refused here: a guard has nobody to tell
+        bounds.limit_of(self.environ, self.plan.policy)  # refused here: a guard has nobody to tell
         idle: list[Row] = []
         for _ in range(_CLEARING_ROUNDS):
             plan = self.plan
