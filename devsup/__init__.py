@@ -3,7 +3,7 @@ Starts, tracks and stops development servers.
 
 The layers, drawn once. An arrow means "may import"; nothing imports upwards, and a test checks it::
 
-    demo -> __main__ -> cli -> aio -> supervisor -> apps -> config -> logs -> guard -> registry
+    demo -> __main__ -> cli -> aio -> supervisor -> doctor -> apps -> config -> logs -> guard -> registry
         -> readiness -> shutdown -> tree -> ports -> locks -> identity -> bounds -> logtimes -> system
         -> paths -> masking -> trace -> durations -> timers -> clock -> models -> errors -> smallfile
         -> filenames -> compactjson -> records
@@ -56,6 +56,9 @@ if TYPE_CHECKING:
         CheckResult,
         EventPage,
         Finding,
+        Health,
+        HealthFinding,
+        HealthPart,
         HistoryEntry,
         LogPage,
         Member,
@@ -84,6 +87,9 @@ __all__ = [
     "EventPage",
     "ExitedEarly",
     "Finding",
+    "Health",
+    "HealthFinding",
+    "HealthPart",
     "HistoryEntry",
     "InsideItself",
     "InternalError",

@@ -21,6 +21,9 @@ __all__ = [
     "EventPage",
     "Events",
     "Finding",
+    "Health",
+    "HealthFinding",
+    "HealthPart",
     "HistoryEntry",
     "Identity",
     "InitResult",
@@ -334,6 +337,37 @@ class PruneResult(Record):
     """The answer of prune."""
 
     pruned: list[Pruned]
+    notes: list[str]
+
+
+class HealthFinding(Record):
+    """
+    Something that is not as it should be.
+
+    ``id`` is the same each time it is seen: what it is, a colon, and which one. ``fix`` is the command or the
+    sentence that mends it; it is ``safe`` where `doctor --fix` does it.
+    """
+
+    id: str
+    message: str
+    fix: str
+    safe: bool
+
+
+class HealthPart(Record):
+    """What one part of a health check has found: ``status`` is "ok", "warn", "bad" or "skipped"."""
+
+    part: str
+    status: str
+    ms: float
+    findings: list[HealthFinding]
+
+
+class Health(Record):
+    """The answer of doctor; ``status`` is that of the worst part."""
+
+    parts: list[HealthPart]
+    status: str
     notes: list[str]
 
 

@@ -18,6 +18,9 @@ from devsup.models import (
     ConfigResult,
     EventPage,
     Finding,
+    Health,
+    HealthFinding,
+    HealthPart,
     HistoryEntry,
     InitResult,
     LockList,
@@ -205,6 +208,14 @@ class StandIn:
             [log, Pruned("orphan", "pid 7 (adb)", None, "its server has no row", done=False)], []
         )
 
+    def doctor(self, **options: Any) -> Health:
+        """Warn of two things."""
+        self._asked("doctor", **options)
+        dead = HealthFinding("server_dead:0123456789ab", "a row without processes", "devsup prune", safe=True)
+        split = HealthFinding("port_split:3000", "port 3000 is two servers", "kill 4711", safe=False)
+        parts = [HealthPart("servers", "warn", 1.5, [dead]), HealthPart("ports", "warn", 2.5, [split])]
+        return Health([*parts, HealthPart("redis", "skipped", 0.0, [])], "warn", ["fixed it"])
+
     def list(self, **options: Any) -> ServerList:
         """Show the servers."""
         self._asked("list", **options)
@@ -282,6 +293,9 @@ adopt 4711
 ports
 prune
 prune --dry-run --orphans --grace 1
+doctor
+doctor --fix
+doctor --json --fix -C /tmp
 adopt :3000 --name api --owner ci
 -C /tmp --json start web
 --json list

@@ -29,6 +29,9 @@ from devsup.cli.grammar import VERBS
 from devsup.models import (
     CheckResult,
     Finding,
+    Health,
+    HealthFinding,
+    HealthPart,
     HistoryEntry,
     LockList,
     LockStatus,
@@ -120,6 +123,7 @@ def test_every_command_has_a_schema() -> None:
         ("finding", Finding),
         ("check", CheckResult),
         ("events", HistoryEntry),
+        ("doctor", Health),
     ],
 )
 def test_a_schema_names_the_fields_of_its_record(schema: str, record: Any) -> None:
@@ -133,9 +137,12 @@ def test_the_items_of_a_list_are_their_records() -> None:
         ("ports", "ports", PortUse),
         ("prune", "pruned", Pruned),
         ("locks", "locks", LockStatus),
+        ("doctor", "parts", HealthPart),
     ):
         item = SCHEMAS[verb]["properties"][name]["items"]
         assert list(item["properties"]) == item["required"] == list(record._fields)
+    finding = SCHEMAS["doctor"]["properties"]["parts"]["items"]["properties"]["findings"]["items"]
+    assert list(finding["properties"]) == finding["required"] == list(HealthFinding._fields)
 
 
 def test_the_schemas_name_every_state_outcome_and_code() -> None:

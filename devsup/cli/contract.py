@@ -24,6 +24,7 @@ EFFECTS = {
     "agent-guide": "read",
     "events": "read",
     "config": "read",
+    "doctor": "destructive",
     "down": "destructive",
     "init": "write",
     "list": "read",

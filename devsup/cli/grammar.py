@@ -271,6 +271,24 @@ VERBS: dict[str, Any] = {
             "verbose": False,
         },
     ),
+    "doctor": (
+        {
+            "--fix": ("fix", "flag", True),
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (),
+        None,
+        {
+            "fix": False,
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
     "events": (
         {
             "--after": ("after", "int", True),

@@ -31,6 +31,7 @@ __all__ = [
     "add_failure",
     "clear_owner",
     "count",
+    "holder_is_gone",
     "stats",
     "waiter",
     "waiter_files",
@@ -170,6 +171,12 @@ def who_holds(path: str) -> Holder | None:
     """Return who holds the lock as far as its file tells, or None; who is proven dead holds nothing."""
     holder = _parse(_read(path, _COUNTS))
     return None if holder is None or holder.is_gone else holder
+
+
+def holder_is_gone(path: str) -> bool:
+    """Tell whether the file names a holder who is proven dead."""
+    holder = _parse(_read(path, _COUNTS))
+    return holder is not None and holder.is_gone
 
 
 def name_in(path: str) -> str | None:

@@ -11,11 +11,12 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from devsup import identity
+from devsup import identity, system
 from devsup.clock import iso, now_ms
 from devsup.locks import _owner, _publish, _record
 from devsup.locks._stats import is_contended
 from devsup.models import Identity, LockStatus
+from devsup.records import Record
 
 if TYPE_CHECKING:
     from devsup.locks._core import Ticket
@@ -23,7 +24,17 @@ if TYPE_CHECKING:
     from devsup.locks._record import Holder
     from devsup.locks._rw import Resource
 
-__all__ = ["LONG_HELD", "findings", "left_behind", "look", "look_with_oddities", "of_resource"]
+__all__ = [
+    "LONG_HELD",
+    "Trouble",
+    "findings",
+    "inherited",
+    "left_behind",
+    "look",
+    "look_with_oddities",
+    "of_resource",
+    "troubles",
+]
 
 #: Seconds after which a lock is held for suspiciously long.
 LONG_HELD = 60.0
@@ -144,22 +155,94 @@ def _of_state(pid: int, state: dict[str, Any]) -> LockStatus:
     )
 
 
+# -- left by the dead -----------------------------------------------------------------------------------
+
+
+def inherited(folder: str) -> list[tuple[str, list[int]]]:
+    """
+    Return the locks between processes that are held though their holder is dead: the name, and who has it.
+
+    A process that was forked while it was held has the holder's open file, and keeps the lock by that.
+    """
+    found = []
+    for name in _lock_files(folder):
+        path = f"{folder}/{name}"
+        if _record.holder_is_gone(path):
+            found.append((_record.name_in(path) or name.removesuffix(_LOCK), _who_has_it(path)))
+    return [(name, pids) for name, pids in found if pids]
+
+
+def _lock_files(folder: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(_LOCK))
+    except OSError:
+        return []
+
+
+def _who_has_it(path: str) -> list[int]:
+    """Return the processes that hold the file by `flock`; none where the system does not tell."""
+    real, found = os.path.realpath(path), []
+    for pid in system.all_pids():
+        try:
+            names = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        for name in names:
+            try:
+                if os.readlink(f"/proc/{pid}/fd/{name}") == real and _locks(f"/proc/{pid}/fdinfo/{name}"):
+                    found.append(pid)
+                    break
+            except OSError:
+                continue
+    return found
+
+
+def _locks(path: str) -> bool:
+    with open(path, encoding="ascii", errors="replace") as file:
+        return any(line.startswith("lock:") and "FLOCK" in line for line in file)
+
+
 # -- what is wrong -------------------------------------------------------------------------------------
+
+
+class Trouble(Record):
+    """
+    One thing that a person should look at.
+
+    ``kind`` is `lock_cycle`, `lock_held` or `lock_contended`, ``pid`` who could end it: one of the circle, or
+    the holder.
+    """
+
+    kind: str
+    lock: str
+    message: str
+    pid: int | None
 
 
 def findings(locks: list[LockStatus]) -> list[str]:
     """Return what a person should look at: circles of waiting, long holds, attempts that mostly fail."""
+    return [one.message for one in troubles(locks)]
+
+
+def troubles(locks: list[LockStatus]) -> list[Trouble]:
+    """Return the same as `findings`, for a program."""
     found = _circles(locks)
     for lock in locks:
         found += [
-            f"`{lock.name}` has been held for {one['age_ms'] / 1e3:.0f} s by {_named(one)}"
+            Trouble(
+                "lock_held",
+                lock.name,
+                f"`{lock.name}` has been held for {one['age_ms'] / 1e3:.0f} s by {_named(one)}",
+                one["pid"],
+            )
             for one in lock.holders
             if one["age_ms"] > LONG_HELD * 1e3
         ]
         if is_contended(lock.stats):
             failures = lock.stats["failures"]
             attempts = failures + lock.stats["acquisitions"]
-            found.append(f"`{lock.name}` is contended: {failures} of {attempts} attempts gave up")
+            message = f"`{lock.name}` is contended: {failures} of {attempts} attempts gave up"
+            found.append(Trouble("lock_contended", lock.name, message, None))
     return found
 
 
@@ -167,7 +250,7 @@ def _named(one: dict[str, Any]) -> str:
     return f"pid {one['pid']}" + (f" ({one['purpose']})" if one["purpose"] else "")
 
 
-def _circles(locks: list[LockStatus]) -> list[str]:
+def _circles(locks: list[LockStatus]) -> list[Trouble]:
     """Return each circle of threads and tasks that wait for each other, once."""
     waits: dict[tuple[int, str], list[tuple[str, tuple[int, str], str]]] = {}
     for lock in locks:
@@ -182,7 +265,9 @@ def _circles(locks: list[LockStatus]) -> list[str]:
         if circle is not None and (members := frozenset(one[1] for one in circle)) not in reported:
             reported.add(members)
             steps = ", which waits for ".join(f"`{name}`, held by {holder}" for name, _, holder in circle)
-            found.append(f"deadlock: pid {start[0]} waits for {steps}")
+            name = ",".join(sorted({one[0] for one in circle}))
+            message = f"deadlock: pid {start[0]} waits for {steps}"
+            found.append(Trouble("lock_cycle", name, message, start[0]))
     return found
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.models import Event, Identity, Operation, Row, StopClaim
+    from devsup.registry.inspecting import Inspection
     from devsup.registry.opening import Database
     from devsup.registry.pools import Pool, Wanted
 
@@ -81,6 +82,22 @@ class Registry(Transactions):
             single=True,
         )
         return look or []
+
+    def inspect(self, *, whole: bool = True) -> Inspection | None:
+        """
+        Look over the file; ``whole`` reads all of it for damage. None where nothing was ever started.
+
+        Damage is in the answer, and left as it is, where the rest can be read.
+        """
+        from devsup.registry import inspecting
+
+        return self._run(lambda db: inspecting.inspect(db, whole=whole), write=False, single=True)
+
+    def rebuild_damaged(self) -> None:
+        """Move the registry aside and rebuild it from the living where `inspect` finds damage."""
+        from devsup.registry import inspecting
+
+        self._run(inspecting.refuse_damage, write=False, single=True)
 
     # -- starting -----------------------------------------------------------------------------------
 

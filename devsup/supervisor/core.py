@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from devsup.apps.commands import Plan
     from devsup.errors import DevsupError
-    from devsup.models import EventPage, PortList, PruneResult, Unmanaged
+    from devsup.models import EventPage, Health, PortList, PruneResult, Unmanaged
     from devsup.supervisor.operations import InFlight
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
@@ -516,6 +516,19 @@ class Supervisor:
         locks, oddities = _seeing.look_with_oddities(self.home.locks)
         notes = [*_seeing.findings(locks), *oddities]
         return LockList([one for one in locks if everything or one.is_busy], notes)
+
+    def doctor(self, *, fix: bool = False) -> Health:
+        """
+        Return what is wrong with the state folder, its servers, this project's ports and the environment.
+
+        ``fix`` does what is safe: the notes say what was done, and the answer is how things are then. Without
+        it nothing is changed, and no process is ended.
+        """
+        loops.refuse("Supervisor.doctor", "a thread: `await asyncio.to_thread(supervisor.doctor)`")
+        from devsup.supervisor import health
+
+        self.confine(self.home.root)
+        return health.check(self, fix=fix)
 
     def prune(
         self, *, dry_run: bool = False, orphans: bool = False, grace: float | None = None

@@ -11,6 +11,7 @@ from devsup import identity, masking, ports, system
 from devsup.apps import commands, configured, detect
 from devsup.errors import DevsupError
 from devsup.models import PortList, PortUse
+from devsup.records import Record
 from devsup.registry import Registry
 from devsup.supervisor import preflight
 from devsup.supervisor.view import Life, brief, life
@@ -24,19 +25,28 @@ if TYPE_CHECKING:
     from devsup.supervisor.core import Supervisor
     from devsup.system import Listener
 
-__all__ = ["port_list"]
+__all__ = ["Taken", "conflicts", "port_list", "who"]
 
 
 def port_list(supervisor: Supervisor) -> PortList:
     """Return the listeners of interest by port, and in the notes what a start of each app would meet."""
     registry = Registry(supervisor.home)
-    rows = [
+    rows = _live(registry)
+    plans = list(_plans(supervisor))
+    uses = _uses(supervisor, rows, {port for plan in plans if (port := _port(registry, plan)) is not None})
+    notes = [note for plan in plans if (note := _forecast(registry, plan, rows, uses)) is not None]
+    return PortList(uses, [*registry.warnings, *notes])
+
+
+def _live(registry: Registry) -> list[Row]:
+    return [
         row
         for row in registry.rows(scope=identity.here().key)
         if life(row) in (Life.LIVE, Life.ORPHANED, Life.UNCLAIMED)
     ]
-    plans = list(_plans(supervisor))
-    wanted = {port for plan in plans if (port := _port(registry, plan)) is not None}
+
+
+def _uses(supervisor: Supervisor, rows: list[Row], wanted: set[int]) -> list[PortUse]:
     inside = supervisor.project.rstrip("/") + "/"
     holders = _holders()
     found = []
@@ -47,9 +57,7 @@ def port_list(supervisor: Supervisor) -> PortList:
         here = cwd is not None and f"{cwd}/".startswith(inside)
         if (row is not None or here or one.port in wanted) and supervisor.may_see(cwd or "/"):
             found.append(_use(one, pid, row, cwd, supervisor.project if here else None))
-    uses = sorted(set(found), key=lambda use: (use.port, use.address, use.pid or 0))
-    notes = [note for plan in plans if (note := _forecast(registry, plan, rows, uses)) is not None]
-    return PortList(uses, [*registry.warnings, *notes])
+    return sorted(set(found), key=lambda use: (use.port, use.address, use.pid or 0))
 
 
 def _holders() -> dict[int, int]:
@@ -101,28 +109,71 @@ def _port(registry: Registry, plan: Plan) -> int | None:
     return plan.port
 
 
+class Taken(Record):
+    """
+    A port that a start of the app ``plan`` would not get.
+
+    ``use`` is who listens there, None for one of ours that does not yet; ``by`` is the server that has it;
+    ``instead`` is the command that helps.
+    """
+
+    plan: Plan
+    port: int
+    use: PortUse | None
+    by: Row | None
+    instead: str
+
+
+def conflicts(supervisor: Supervisor) -> list[Taken]:
+    """Return the ports that apps of this project are to have, and that others have."""
+    registry = Registry(supervisor.home)
+    rows = _live(registry)
+    plans = list(_plans(supervisor))
+    wanted = {port for plan in plans if (port := _port(registry, plan)) is not None}
+    uses = _uses(supervisor, rows, wanted) if wanted else []
+    return [one for plan in plans if (one := _taken(registry, plan, rows, uses)) and not plan.port_auto]
+
+
+def _own(plan: Plan, rows: list[Row]) -> Row | None:
+    return next((row for row in rows if (row.project, row.session) == (plan.project, plan.session)), None)
+
+
+def _taken(registry: Registry, plan: Plan, rows: list[Row], uses: list[PortUse]) -> Taken | None:
+    port = _port(registry, plan)
+    if port is None or _own(plan, rows) is not None:
+        return None
+    taken = next((use for use in uses if use.port == port), None)
+    leased = registry.leases(system.net_namespace()).get(port)
+    by = next((row for row in rows if row.id == leased), None)
+    if taken is None and by is None:
+        return None
+    adopt = taken is not None and not taken.mine and taken.project == plan.project
+    start = f"devsup start {plan.app} --port auto"
+    return Taken(
+        plan, port, taken, by, f"devsup adopt {taken.pid}" if adopt and taken and taken.pid else start
+    )
+
+
 def _forecast(registry: Registry, plan: Plan, rows: list[Row], uses: list[PortUse]) -> str | None:
     """Return what `start` of this app would meet, as a sentence."""
     start, port = f"devsup start {plan.app}", _port(registry, plan)
-    own = next((row for row in rows if (row.project, row.session) == (plan.project, plan.session)), None)
+    own = _own(plan, rows)
     if own is not None:
         where = own.port or own.asked_port
         return f"`{start}` finds its server{f', on port {where}' if where else ''}"
     if port is None:
         return f"`{start}` would get a port of its own" if plan.port_auto else None
-    taken = next((use for use in uses if use.port == port), None)
-    leased = registry.leases(system.net_namespace()).get(port)
-    by = next((row for row in rows if row.id == leased), None)
-    if taken is None and by is None:
+    taken = _taken(registry, plan, rows, uses)
+    if taken is None:
         return f"`{start}` would use port {port}"
+    whose = who(taken.use, taken.by)
     if plan.port_auto:
-        return f"`{start}` would get another port than {port}, which is taken by {_who(taken, by)}"
-    adopt = taken is not None and not taken.mine and taken.project == plan.project
-    instead = f"devsup adopt {taken.pid}" if adopt and taken and taken.pid else f"{start} --port auto"
-    return f"`{start}` wants port {port}, which is taken by {_who(taken, by)}: {instead}"
+        return f"`{start}` would get another port than {port}, which is taken by {whose}"
+    return f"`{start}` wants port {port}, which is taken by {whose}: {taken.instead}"
 
 
-def _who(taken: PortUse | None, by: Row | None) -> str:
+def who(taken: PortUse | None, by: Row | None) -> str:
+    """Return who has a port, for a sentence."""
     if taken is None or taken.mine:
         session = taken.session if taken is not None else by and by.session
         project = taken.project if taken is not None else by and by.project

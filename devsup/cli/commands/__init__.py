@@ -8,6 +8,7 @@ A command only says what it takes and returns the call; what it does stands in `
 from __future__ import annotations
 
 from devsup.cli.commands import servers as servers  # isort: skip - the import registers them, in this order
+from devsup.cli.commands import health as health
 from devsup.cli.commands import history as history
 from devsup.cli.commands import places as places
 from devsup.cli.commands import projects as projects
