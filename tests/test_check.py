@@ -95,8 +95,12 @@ def test_an_edit_that_breaks_and_one_that_mends(servers: Servers, web: dict[str,
     trouble(servers, None)
     mended = servers.devsup(*error["hint"].split()[1:], "--json")  # the hint, as it stands
     assert (mended.code, mended.data["verdict"], mended.data["new_errors"]) == (0, "ok", [])
-    code, data, _ = check(servers)  # without a cursor all since the start counts
+    whole = servers.devsup("check", "web", "--json")  # without a cursor all since the start counts
+    code, data = whole.code, whole.json["data"]
     assert (code, data["verdict"], len(data["new_errors"])) == (14, "broken", 2)
+    assert "2 errors since its start" in whole.error["message"]
+    assert [note for note in whole.json["notes"] if "mended ones too" in note]
+    assert servers.devsup(*whole.error["hint"].split()[1:], "--json").code == 0
     plain = servers.devsup("check", "web")
     assert plain.out.splitlines()[0].startswith("dev_server_web broken: GET / 200 in ")
     assert "  compile: app/page.jsx:6:1: Unexpected token" in plain.out

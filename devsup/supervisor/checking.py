@@ -78,6 +78,10 @@ def check(
         verdict = "down"
     elif http is None or http["status"] is None or http["status"] >= 500 or errors:
         verdict = "broken"
+        if after is None and errors and http is not None and (http["status"] or 500) < 500:
+            notes.append(
+                "every error since its start counts, mended ones too; with `--after` only newer ones"
+            )
     return CheckResult(
         server=server,
         listening=listening,

@@ -24,7 +24,9 @@ def handle(
         options["target"], path=options["path"], after=options["after"], timeout=options["timeout"]
     )
     supervisor.notes += [note for note in result.notes if note not in supervisor.notes]
-    return result, None if result.verdict == "ok" else _unhealthy(result, options["target"])
+    if result.verdict == "ok":
+        return result, None
+    return result, _unhealthy(result, options["target"], options["after"])
 
 
 def waits(options: dict[str, Any]) -> str:
@@ -41,18 +43,19 @@ def lines(data: CheckResult) -> list[str]:
     ]
 
 
-def _seen(data: CheckResult) -> str:
+def _seen(data: CheckResult, since: str = "") -> str:
     if not data.listening:
         return f"does not listen ({plain.state_text(data.server)})"
     http = data.http or {"path": "/", "status": None, "ms": 0}
     what = "no answer" if http["status"] is None else str(http["status"])
     count = len(data.new_errors)
-    errors = "no new errors" if not count else "1 new error" if count == 1 else f"{count} new errors"
+    errors = f"{count or 'no'} {'error' if count == 1 else 'errors'}{since if count else ''}"
     return f"GET {http['path']} {what} in {http['ms']} ms, {errors}"
 
 
-def _unhealthy(data: CheckResult, target: str) -> Unhealthy:
+def _unhealthy(data: CheckResult, target: str, after: str | None) -> Unhealthy:
     name = quoted(target)
+    since = " since its start" if after is None else " since the cursor"
     hint = f"devsup logs {name} -n 50"
     if data.verdict == "down":
         ended = data.server.exit_code is not None or data.server.state.value in (
@@ -68,7 +71,7 @@ def _unhealthy(data: CheckResult, target: str) -> Unhealthy:
     first = next(iter(data.new_errors), None)
     why = f": {plain.finding(first)}" if first is not None else ""
     return Unhealthy(
-        f"`{data.server.session}` is {data.verdict} ({_seen(data)}){why}",
+        f"`{data.server.session}` is {data.verdict} ({_seen(data, since)}){why}",
         hint=hint,
         details={"verdict": data.verdict},
     )
