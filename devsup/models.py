@@ -322,8 +322,8 @@ class Pruned(Record):
     """
     Something that is there for nobody any more.
 
-    ``kind`` is row, job, log, port, registry, lock or orphan, ``bytes`` what a file takes, ``done`` whether
-    it went.
+    ``kind`` is row, job, log, port, registry, config, lock or orphan, ``bytes`` what a file takes, ``done``
+    whether it went.
     """
 
     kind: str

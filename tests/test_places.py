@@ -184,7 +184,8 @@ def test_prune_removes_what_is_for_nobody_and_nothing_else(
     """First said, then done; what lives, and what is young, stays."""
     gone = temporary / "gone"
     gone.mkdir()
-    (gone / "devsup.toml").touch()
+    (gone / "devsup.toml").write_text('project = "x"')
+    age(gone / "devsup.toml", 1)
     devsup("start", "x", "--port", "auto", "--", *server_argv("web"), cwd=gone)
     devsup("stop", "x", cwd=gone)
     shutil.rmtree(gone)
@@ -216,6 +217,7 @@ def test_prune_removes_what_is_for_nobody_and_nothing_else(
     assert len(found["port"]) == 1
     assert str(gone) in found["port"][0]
     assert found["registry"] == [str(home / "set-aside" / "20200101T000000Z")]
+    assert found["config"] == [state.config(str(gone))]
     assert "orphan" not in found
     assert not any(one["done"] for one in said["pruned"])
     assert surplus[0].exists()
@@ -224,6 +226,7 @@ def test_prune_removes_what_is_for_nobody_and_nothing_else(
     assert all(one["done"] for one in done["pruned"])
     assert [one.exists() for one in surplus] == [False, False, True, True, True]
     assert not Path(state.log(str(gone), "x", 0)).parent.exists()
+    assert not os.path.exists(state.config(str(gone)))
     assert (home / "set-aside" / "20990101T000000Z").exists()
     assert Registry(state).owners("ports") == []
     assert [one["id"] for one in devsup("--json", "list").data["servers"]] == [live["id"]]

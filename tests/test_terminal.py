@@ -164,6 +164,17 @@ def test_an_empty_list_says_how_to_begin(terminal: Callable[..., Terminal]) -> N
     assert terminal("list").read() == "No servers here. Start one: devsup start\n"
 
 
+def test_where_there_is_nothing_a_person_is_told_so(terminal: Callable[..., Terminal]) -> None:
+    """A script sees an empty answer; a person would wonder whether anything has happened."""
+    for words, text in (
+        (["down"], "Nothing to stop."),
+        (["stop", "--all"], "Nothing to stop."),
+        (["prune"], "Nothing is left behind."),
+        (["ports"], "Nobody listens on a port of this project."),
+    ):
+        assert text in terminal(*words).read().splitlines()
+
+
 def test_ctrl_c_at_the_terminal_says_what_became_of_the_server(
     terminal: Callable[..., Terminal], devsup: Devsup
 ) -> None:

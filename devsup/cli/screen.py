@@ -23,7 +23,16 @@ from rich.text import Text
 from devsup import logs, masking
 from devsup.cli import answer as answers
 from devsup.cli import handlers, plain, verbs
-from devsup.models import ENDED_STATES, LogPage, ServerList, StartResult, State, StopResults
+from devsup.models import (
+    ENDED_STATES,
+    LogPage,
+    PortList,
+    PruneResult,
+    ServerList,
+    StartResult,
+    State,
+    StopResults,
+)
 
 if TYPE_CHECKING:
     from devsup.apps.worktree import Place
@@ -69,6 +78,8 @@ def show(answer: Answer) -> int:
         text = out.drawn(_listed(answer.data, projects=answer.everywhere))
     elif answer.data is not None and out.console.is_terminal and (drawn := verbs.drawn(answer.verb)):
         text = out.drawn(drawn(answer.data))
+    elif out.console.is_terminal and answer.error is None and (nothing := _nothing(answer.data)):
+        text = out.drawn(Text(nothing))
     else:
         text = out.lines(plain.render(answer), _highlight(answer))
     failed = answers.write(text + _for_phones(answer, out))
@@ -158,6 +169,19 @@ def _listed(listed: ServerList, *, projects: bool) -> Table | Text:
     if not listed.servers and not listed.unmanaged:
         return Text("No servers here. Start one: devsup start")
     return table(listed, projects=projects)
+
+
+#: What a person is told where a list is empty; a script sees that by itself.
+_NOTHING = (
+    (StopResults, "results", "Nothing to stop."),
+    (PruneResult, "pruned", "Nothing is left behind."),
+    (PortList, "ports", "Nobody listens on a port of this project."),
+)
+
+
+def _nothing(data: object) -> str | None:
+    found = [text for kind, name, text in _NOTHING if isinstance(data, kind) and not getattr(data, name)]
+    return found[0] if found else None
 
 
 def _label_colour(label: str) -> str:

@@ -12,21 +12,24 @@ import os
 import time
 
 from devsup import __version__, compactjson
+from devsup.smallfile import contents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from devsup.paths import Home
 
-__all__ = ["read", "version", "write"]
+__all__ = ["read", "remembered", "version", "write"]
 
 #: Changed when the shape of a checked configuration does.
 SCHEMA = 1
 #: A file that was changed less than this long ago may be changed again without its time telling: times are as
 #: coarse as the kernel's tick, at most 10 ms.
 _TOO_YOUNG_NS = 20_000_000
+#: Seconds after which nobody is writing a file any more.
+_FORGOTTEN = 3600.0
 
 
 def version() -> str:
@@ -84,6 +87,34 @@ def write(
         os.rename(temporary, path)
     except OSError:
         return  # the next call checks again
+
+
+def remembered(home: Home) -> Iterator[tuple[str, str | None]]:
+    """Give each file of the cache and the project that it is of; None for what is none, or no more."""
+    folder = os.path.dirname(home.config(""))
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return
+    for name in names:
+        path = f"{folder}/{name}"
+        project = None
+        try:
+            raw = contents(path) or b""
+            project = os.path.dirname(compactjson.loads(raw.partition(b"\n")[2].decode())["key"][2][0][0])
+        except OSError:
+            continue  # it has just been replaced
+        except (ValueError, KeyError, IndexError, TypeError):
+            pass
+        if project is not None or time.time() - _written(path) > _FORGOTTEN:
+            yield path, project
+
+
+def _written(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return time.time()
 
 
 def _checksum(text: bytes) -> bytes:

@@ -15,6 +15,7 @@ from functools import partial
 
 from devsup import identity, logs, shutdown, system
 from devsup import tree as trees
+from devsup.config import cache
 from devsup.filenames import native
 from devsup.guard import job as jobs
 from devsup.models import Pruned, PruneResult
@@ -53,6 +54,7 @@ def prune(home: Home, *, dry_run: bool, orphans: bool, grace: float | None) -> P
         *_logs(registry, home, rows),
         *_ports(registry, rows),
         *_set_aside(home),
+        *_configs(home),
         *_waiters(home),
         *_orphans(registry, marked, rows, orphans=orphans, grace=grace),
     ]
@@ -147,6 +149,13 @@ def _set_aside(home: Home) -> Iterator[Step]:
             size = sum(_size(f"{folder}/{one}") or 0 for one in _listed(folder))
             why = f"it was set aside over {OLD_DAYS} days ago"
             yield Pruned("registry", folder, size, why, done=False), partial(_remove, folder)
+
+
+def _configs(home: Home) -> Iterator[Step]:
+    for path, project in cache.remembered(home):
+        if project is None or _is_gone(project):
+            why = "it cannot be read" if project is None else f"its project `{project}` is gone"
+            yield Pruned("config", path, _size(path), why, done=False), partial(_unlink, path)
 
 
 def _waiters(home: Home) -> Iterator[Step]:
