@@ -343,6 +343,8 @@ class Operation:
             one = self._make()
             return one, one.begin(cancelled.rest)
 
+        if self._in_flight is not None:
+            raise RuntimeError("this operation is open already: make another one")
         in_flight, server = await _run(begin, undo=lambda begun: begun[0].end())
         # No await from here on: whoever is cancelled now is inside, and leaves as usual.
         in_flight.enter()
@@ -350,7 +352,7 @@ class Operation:
         return server
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        in_flight = self._in_flight
+        in_flight, self._in_flight = self._in_flight, None
         assert in_flight is not None
         in_flight.leave()
         # Taken back also where the task is cancelled right now: the worker does not hear of that.

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import threading
 import time
-from typing import TYPE_CHECKING, Generic, TypeVar
+import weakref
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -84,11 +86,16 @@ class ThreadTimers(Generic[_K]):
     """
     Calls ``fire(key)`` when a key is due, from one daemon thread, which lives while a timer is set.
 
-    What ``fire`` raises ends only that call; it goes to `threading.excepthook`.
+    What ``fire`` raises ends only that call; it goes to `threading.excepthook`. After a fork the timers go
+    off in the parent; the child begins without any.
     """
 
     def __init__(self, fire: Callable[[_K], object]) -> None:
         self._fire = fire
+        self._begin()
+        _threaded.add(self)
+
+    def _begin(self) -> None:
         self._timers: Timers[_K] = Timers()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -124,11 +131,22 @@ class ThreadTimers(Generic[_K]):
             for key in keys:
                 try:
                     self._fire(key)
-                except Exception as error:
+                except BaseException as error:  # a `sys.exit` there must not end the others' thread, either
                     where = threading.current_thread()
                     threading.excepthook(
                         threading.ExceptHookArgs((type(error), error, error.__traceback__, where))
                     )
+
+
+_threaded: weakref.WeakSet[ThreadTimers[Any]] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for one in [*_threaded]:
+        one._begin()  # noqa: SLF001 - the thread that had its lock, perhaps, is not there
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 class AsyncTimers(Generic[_K]):

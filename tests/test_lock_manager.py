@@ -18,7 +18,7 @@ from rich.console import Console
 
 import devsup.locks
 from devsup.cli.verbs import locks as locks_verb
-from devsup.errors import LockOrderError, LockTimeout, RegistryUnusable
+from devsup.errors import LockOrderError, LockTimeout, RegistryUnusable, UsageError
 from devsup.locks import LockManager, _manager, _publish, _record, _seeing, _stats, read_lock, write_lock
 from devsup.models import LockList, LockStatus
 from devsup.paths import Home
@@ -26,7 +26,7 @@ from tests.cli_support import StandIn
 from tests.support import Spawn, free_port, hear, say, server_argv, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from tests.support import Devsup, DevsupPopen
 
@@ -132,6 +132,25 @@ def test_decorators_take_the_lock_that_the_arguments_name(manager: LockManager) 
             yield 1
 
 
+def test_decorators_refuse_what_would_run_without_the_lock(manager: LockManager) -> None:
+    """A plain function around an async one returns a coroutine, which runs when the lock is free again."""
+
+    async def work() -> None:
+        raise AssertionError("it has run")
+
+    def plain() -> Awaitable[None]:
+        return work()
+
+    def lines() -> Iterator[int]:
+        return (one for one in range(3))
+
+    for function in (plain, lines):
+        with pytest.raises(TypeError, match="without the lock"):
+            write_lock("x", manager=manager)(function)()
+    with manager.rw("x").write(timeout=0):
+        pass
+
+
 def test_decorators_without_a_manager_share_one(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
     monkeypatch.setenv("DEVSUP_HOME", str(temporary / "home"))
     monkeypatch.setattr(_manager, "_shared", None)
@@ -202,6 +221,17 @@ def test_a_hundred_tasks_get_one_object_and_threads_the_same(manager: LockManage
     assert len(made) == 1
     assert manager.get_or_create("pool", object) is made[0]
     assert asyncio.run(manager.aget_or_create("plain", lambda: 4)) == 4
+
+
+def test_what_is_yet_to_be_made_is_not_made_in_a_running_loop(manager: LockManager) -> None:
+    async def task() -> None:
+        with pytest.raises(UsageError) as caught:
+            manager.get_or_create("db", list)
+        assert "await aget_or_create()" in (caught.value.hint or "")
+        made = await manager.aget_or_create("db", object)
+        assert manager.get_or_create("db", object) is made, "nobody waits for what is there"
+
+    asyncio.run(task())
 
 
 def test_a_factory_that_fails_leaves_nothing(manager: LockManager) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock as LibraryLock
@@ -17,11 +20,12 @@ from filelock import Timeout
 
 from devsup import clock, identity
 from devsup.errors import LockLost, LockOrderError, LockTimeout, UsageError
-from devsup.locks import ProcessLock, _process, _record
+from devsup.locks import ProcessLock, _owner, _process, _record
 from tests.support import Spawn, hear, say, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 HOLDER = """
 import sys
@@ -125,6 +129,65 @@ def test_a_waiter_that_was_killed_is_none(spawn: Spawn, path: Path) -> None:
         waiter.wait(10)
         assert ProcessLock(path).waiters() == []
         assert [one.name for one in path.parent.iterdir()] == ["session.lock"]
+
+
+def _interrupted(number: int, work: Callable[[], object]) -> str | None:
+    """Have a Ctrl-C come before the line ``number`` of the library in ``work``; return where that was."""
+    folder, count, where = os.path.dirname(_record.__file__), 0, None
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal count, where
+        if not frame.f_code.co_filename.startswith(folder):
+            return None
+        count += event == "line"
+        if count == number and where is None:
+            where = frame.f_code.co_name
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return where
+
+
+def test_a_ctrl_c_at_any_line_leaves_the_lock_free(path: Path) -> None:
+    def use() -> None:
+        with ProcessLock(path).write():
+            pass
+
+    def wait() -> None:
+        with suppress(LockTimeout), ProcessLock(path).write(timeout=0.001):
+            pass
+
+    left, number, begins = [], 0, 0
+    while where := _interrupted(number := number + 1, use):
+        if not _can_take(path) or _owner.HELD:
+            left.append(where)
+            for hold in [*_process._open_holds.values()]:
+                hold.release()
+    # Nothing of Python's can be done about the moment before the first line of `__exit__`.
+    assert number > 50
+    assert left == ["__exit__"]
+    with open(path) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        while _interrupted(begins := begins + 1, wait):
+            assert [one.name for one in path.parent.iterdir()] == [path.name]
+    assert begins > 50
+
+
+def _can_take(path: Path) -> bool:
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def test_takings_exclude_each_other_in_one_process(path: Path) -> None:

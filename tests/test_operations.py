@@ -140,6 +140,22 @@ def test_a_stop_goes_on_when_the_time_is_over_and_says_so(world: World, server: 
     assert (hear(holder), holder.wait(10)) == ("over\n", 0)
 
 
+def test_who_enters_and_who_leaves_may_be_two(world: World, server: Server) -> None:
+    """An `ExitStack` that another thread closes, say: the operation is over all the same."""
+    operation = world.devsup.operation("web")
+    entering = threading.Thread(target=operation.__enter__)
+    entering.start()
+    entering.join(20)
+    assert len(world.registry.operations(server.id)) == 1
+    with pytest.raises(RuntimeError, match="open already"):
+        operation.__enter__()
+    operation.__exit__(None, None, None)
+    assert world.registry.operations(server.id) == []
+    with operation:
+        assert len(world.registry.operations(server.id)) == 1
+    world.devsup.stop(["web"])
+
+
 def test_a_killed_holder_counts_no_more(world: World, server: Server, spawn: Spawn) -> None:
     """The stop hears of its death, and takes out what it has left."""
     holder = spawn(HOLDER, world.project, world.home)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -144,3 +146,28 @@ def test_one_that_fails_does_not_keep_others_from_going_off(monkeypatch: pytest.
     wait_until(lambda: timers._thread is None)
     timers.set("again", 0.0)
     wait_until(lambda: fired == ["good", "again"])
+
+
+def test_a_timer_that_exits_does_not_keep_others_from_going_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    fired: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: fired.append(args.exc_type.__name__))
+    timers: ThreadTimers[str] = ThreadTimers(lambda key: fired.append(key) if key == "b" else sys.exit(3))
+    timers.set("a", 0.0)
+    timers.set("b", 0.05)
+    wait_until(lambda: fired == ["SystemExit", "b"])
+
+
+def test_a_forks_child_begins_without_timers_and_may_set_its_own() -> None:
+    fired: list[str] = []
+    timers: ThreadTimers[str] = ThreadTimers(fired.append)
+    timers.set("parent's", 0.5)
+    child = os.fork()
+    if child == 0:
+        timers.set("child's", 0.0)
+        timers.set("last", 0.7)
+        deadline = time.monotonic() + 20
+        while "last" not in fired and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os._exit(0 if fired == ["child's", "last"] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    wait_until(lambda: fired == ["parent's"])

@@ -121,12 +121,14 @@ class LockManager:
 
         A factory that fails leaves nothing: its caller gets the error, and the next one tries.
 
+        :raises UsageError: it is not made yet, and an event loop runs in this thread
         :raises LockTimeout: another caller took longer than ``timeout`` seconds
         :raises LockOrderError: the factory asks for what it is making, perhaps by way of others
         """
         made = self._made.get(key, _MISSING)
         if made is not _MISSING:
             return made  # type: ignore[no-any-return]  # what this key's factory returned
+        _owner.refuse_in_a_loop("get_or_create()", "await aget_or_create()")
         resource, who = self._begin(key)
         try:
             with RWLock(resource=resource).write(timeout=timeout):
@@ -278,9 +280,20 @@ def _decorated(
         def held(*args: Any, **kwargs: Any) -> Any:
             lock = (manager or _manager()).rw(named(*args, **kwargs))
             with lock.write(timeout=timeout) if write else lock.read(timeout=timeout):
-                return function(*args, **kwargs)
+                return _whole(function, function(*args, **kwargs))
 
     return held
+
+
+def _whole(function: Callable[..., Any], result: _T) -> _T:
+    """Refuse what is only begun: it would go on without the lock."""
+    if inspect.iscoroutine(result):
+        result.close()
+    elif not inspect.isgenerator(result) and not inspect.isasyncgen(result):
+        return result
+    raise TypeError(
+        f"`{function.__qualname__}` returns what is yet to run, without the lock: decorate what runs"
+    )
 
 
 def _naming(name: str | Callable[..., str], function: Callable[..., Any]) -> Callable[..., str]:

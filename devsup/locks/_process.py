@@ -202,44 +202,48 @@ class Hold:
 
         False: the file was replaced while the lock was held, so that somebody else may have had it too.
         """
-        self._unannounce()
-        asked, self._asked = self._asked, 0.0
-        if not self._held:
-            if self._fd >= 0:
-                self._close()
-            return True
-        self._held = False
-        _owner.untake(self, self.owner)
         ours = True
         try:
-            ours = self._is_at_its_path(self._inode)
-            _record.count(self._fd, self._since - asked, time.monotonic() - self._since)
-            _record.clear_owner(self._fd, self.lock.name)
+            self._unannounce()
+            asked, self._asked = self._asked, 0.0
+            if self._held:
+                ours = self._is_at_its_path(self._inode)
+                _record.count(self._fd, self._since - asked, time.monotonic() - self._since)
+                _record.clear_owner(self._fd, self.lock.name)
         except OSError:
             pass  # a full disk, or a folder that is gone: what counts is that the lock becomes free
         finally:
-            # Not by closing alone: a child that was forked outside Python's sight has the descriptor too.
+            # Also where a Ctrl-C comes amid all this, here or there.
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+                # Not by closing alone: a child that was forked outside Python's sight has the descriptor too.
+                if self._held and self._fd >= 0:
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
             finally:
-                self._close()
+                try:
+                    if self._held:
+                        self._held = False
+                        _owner.untake(self, self.owner)
+                finally:
+                    if self._fd >= 0:
+                        self._close()
         if not ours:
             trace.step(f"{self.lock.path} was replaced while it was held")
         return ours
 
     def _announce(self, owner: object) -> None:
         if self._waiting is None:
-            self._waiting = _record.write_waiter(
-                self.lock.path, self.lock.name, self.purpose, _owner.shown(owner)
-            )
+            who = _owner.shown(owner)
+            # Noted before it is there: so it is removed whatever comes in between.
+            self._waiting = _record.waiter_file(self.lock.path, who)
+            _record.write_waiter(self._waiting, self.lock.name, self.purpose, who)
 
     def _unannounce(self) -> None:
         if self._waiting is not None:
-            file, self._waiting = self._waiting, None
             try:
-                os.unlink(file)
+                os.unlink(self._waiting)
             except OSError:
-                pass  # removed with its folder
+                pass  # it could not be written, or was removed with its folder
+            self._waiting = None
 
     def timed_out(self) -> LockTimeout:
         """Stop waiting; return the error that says who has the lock, and count the failure."""
@@ -268,13 +272,19 @@ class Hold:
                     time.sleep(pause)
                 if self.try_acquire():
                     return self
+            raise self.timed_out()
         except BaseException:
             self.release()
             raise
-        raise self.timed_out()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if not self.release() and kind is None:
+        try:
+            ours = self.release()
+        except BaseException:  # a Ctrl-C came amid that
+            self.release()
+            _owner.untake(self, self.owner)
+            raise
+        if not ours and kind is None:
             raise LockLost(
                 f"the lock file `{self.lock.path}` was replaced while it was held", hint="devsup locks"
             )
@@ -289,10 +299,10 @@ class Hold:
                 # No await from here to the return: a cancelled task must not leave with the lock taken.
                 if self.try_acquire():
                     return self
+            raise self.timed_out()
         except BaseException:
             self.release()
             raise
-        raise self.timed_out()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.__exit__(kind)

@@ -34,6 +34,7 @@ __all__ = [
     "holder_is_gone",
     "stats",
     "waiter",
+    "waiter_file",
     "waiter_files",
     "who_holds",
     "who_waits",
@@ -215,22 +216,25 @@ def stats(path: str) -> dict[str, Any]:
 _number = 0
 
 
-def write_waiter(path: str, name: str, purpose: str, who: str) -> str | None:
-    """Say that this process waits for the lock; return the file to remove then, or None where it cannot."""
+def waiter_file(path: str, who: str) -> str:
+    """Return the file of a new waiter of this process for the lock."""
     global _number
     _number += 1
-    own = f"{path}~{os.getpid()}-{_number}-{id(who):x}"
+    return f"{path}~{os.getpid()}-{_number}-{id(who):x}"
+
+
+def write_waiter(file: str, name: str, purpose: str, who: str) -> None:
+    """Say in its ``file`` that this process waits for the lock, if that can be written."""
     try:
-        fd = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:
-        return None  # waiting goes on unseen
+        return  # waiting goes on unseen
     try:
         os.write(fd, _line(name, purpose, who))
     except OSError:
         pass  # as above, and the file is removed all the same
     finally:
         os.close(fd)
-    return own
 
 
 def waiter_files(path: str) -> list[str]:
@@ -262,4 +266,4 @@ def who_waits(path: str, files: list[str] | None = None) -> list[Holder]:
                 pass  # somebody else was faster
         else:
             waiting.append(one)
-    return sorted(waiting, key=lambda one: one.since)
+    return sorted(waiting, key=lambda one: -one.age)  # the clock on the wall may have been set

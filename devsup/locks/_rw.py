@@ -211,7 +211,8 @@ class _Hold(Ticket):
         )
 
     def _forget(self) -> None:
-        """Undo a taking that did not come to its end."""
+        """Undo a taking that did not come to its end, or end one of which that is not known."""
+        _owner.untake(self.resource, self.who)
         self.resource.inside.pop(self, None)
         self.resource.quit(self)
 
@@ -256,7 +257,11 @@ class _SyncHold(_Hold):
             raise self._timed_out()
 
     def __exit__(self, *_: object) -> None:
-        self._leave()
+        try:
+            self._leave()
+        except BaseException:  # a Ctrl-C came amid that
+            self._forget()
+            raise
 
 
 class _AsyncHold(_Hold):

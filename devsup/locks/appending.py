@@ -4,7 +4,7 @@ Add a whole line to a file to which many processes append.
 Each line is one `write` at the file's end, made with the file locked: so a line that the disk had room for
 only in part is taken back, and the half of one whose writer was killed is ended before the next begins.
 Every line that was reported as written is in the file once and whole. Safe from any thread, task and
-process of this machine.
+process of this machine, also where others rename or remove the file to begin a new one.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def _try(path: str | os.PathLike[str], data: bytes) -> bool:
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_there(fd, path):
+            return False  # somebody has put another one in its place: the line belongs into that
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
             data = b"\n" + data  # a writer was killed amid its line
@@ -88,6 +90,13 @@ def _try(path: str | os.PathLike[str], data: bytes) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def _is_there(fd: int, path: str | os.PathLike[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _timed_out(path: str | os.PathLike[str], timeout: float) -> LockTimeout:

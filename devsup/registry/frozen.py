@@ -248,12 +248,12 @@ def claim_stop(
     return claim
 
 
-def unclaim(db: Database, server: str, generation: int, claim: StopClaim) -> bool:
-    """Give back a claim whose stop has failed: the server is not well, and the next may try."""
+def unclaim(db: Database, server: str, generation: int, claim: StopClaim, state: State) -> bool:
+    """Give back a claim of which nothing comes, and say what is known of the server then."""
     found = db.execute(
         "UPDATE runs SET stop = NULL, state = ?"
         " WHERE id = ? AND generation = ? AND live = 1 AND stop = ? RETURNING id",
-        (State.UNHEALTHY.value, server, generation, claim_text(claim)),
+        (state.value, server, generation, claim_text(claim)),
     ).fetchall()
     return bool(found)
 

@@ -278,11 +278,14 @@ class Registry(Transactions):
             any_schema=True,
         )
 
-    def unclaim(self, id: str, generation: int, claim: StopClaim) -> bool:
-        """Give back a claim whose stop has failed; the server is `unhealthy` then."""
+    def unclaim(self, id: str, generation: int, claim: StopClaim, *, state: State = State.UNHEALTHY) -> bool:
+        """Give back a claim of which nothing comes; after a stop that has failed the server is not well."""
         return bool(
             self._run(
-                lambda db: frozen.unclaim(db, id, generation, claim), write=True, any_schema=True, single=True
+                lambda db: frozen.unclaim(db, id, generation, claim, state),
+                write=True,
+                any_schema=True,
+                single=True,
             )
         )
 

@@ -78,20 +78,28 @@ class InFlight:
 
     def __enter__(self) -> Server:
         loops.refuse("Supervisor.operation", "devsup.aio.Supervisor.operation(...)")
-        server = self.begin(time.sleep)
-        self.enter()
+        try:
+            server = self.begin(time.sleep)
+            self.enter()
+        except KeyboardInterrupt:  # where it is recorded already nobody else would take it back
+            self.end()
+            raise
         return server
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.leave()
         try:
-            self.end()
+            try:
+                self.leave()
+            finally:
+                self.end()
         except DevsupError:
             if kind is None:  # what went wrong in the body is the one to tell
                 raise
 
     def begin(self, rest: Callable[[float], None]) -> Server:
         """Record it, and wait by ``rest(seconds)`` where it has to; an exception of that leaves nothing."""
+        if self._number and self._pid == os.getpid():
+            raise RuntimeError(f"this operation on `{self._target}` is open already: make another one")
         deadline, pause = time.monotonic() + self._timeout, _SOON
         while True:
             row, alive = self._find()
@@ -100,9 +108,13 @@ class InFlight:
             )
             if isinstance(answer, int):
                 self._number, self._pid = answer, os.getpid()
-                if answer % _SWEEP_EVERY == 0:
-                    self._registry.in_flight(row.id)
-                return server_of(row, alive)
+                try:
+                    if answer % _SWEEP_EVERY == 0:
+                        self._registry.in_flight(row.id)
+                    return server_of(row, alive)
+                except BaseException:
+                    self.end()
+                    raise
             if answer is None:
                 continue  # it has just ended, or begun again
             if isinstance(answer, StopClaim):
@@ -124,9 +136,12 @@ class InFlight:
 
     def leave(self) -> None:
         """Undo `enter`."""
-        if self._token is not None:
-            _own.reset(self._token)
-            self._token = None
+        token, self._token = self._token, None
+        if token is not None:
+            try:
+                _own.reset(token)
+            except ValueError:
+                pass  # another thread or task leaves it than has entered it, whose own it never was
 
     def end(self) -> None:
         """Take it back, if it was recorded by this very process."""

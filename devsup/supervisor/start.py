@@ -494,7 +494,10 @@ class Starter:
         """Tell whether nobody is ending ``row``; a claim whose holder died with the guard is given back."""
         if row.stop is None:
             return True
-        return identity.is_gone(row.stop.by) and self.registry.unclaim(row.id, row.generation, row.stop)
+        # Whether it still serves is seen by the new guard, which this start then waits for.
+        return identity.is_gone(row.stop.by) and self.registry.unclaim(
+            row.id, row.generation, row.stop, state=State.STARTING
+        )
 
     def _interrupted(self, error: BaseException) -> DevsupError:
         """Say what an interrupted start leaves: nothing, or a tracked server."""
