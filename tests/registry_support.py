@@ -65,7 +65,7 @@ def race(spawn: Spawn, count: int, code: str, home: Path, *args: object, gate: i
             say(child)
     answers = []
     for number, child in enumerate(children):
-        out, err = child.communicate(timeout=50)
+        out, err = child.communicate(timeout=120)
         assert child.returncode == 0, err
         answers.append((heard[number] + out).strip())
     return answers

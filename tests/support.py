@@ -101,7 +101,7 @@ AGENT_VARIABLES = (
 )
 
 #: How long a command may take on two busy cores before a test gives up on it.
-COMMAND_TIMEOUT = 50.0
+COMMAND_TIMEOUT = 120.0
 
 
 # -- environment -----------------------------------------------------------------------------------

@@ -353,7 +353,9 @@ def test_the_package_gives_the_twin() -> None:
 @pytest.mark.parametrize("name", ["api_sync", "api_async"])
 def test_an_example_runs_and_leaves_nothing(world: World, name: str) -> None:
     command = [sys.executable, "-X", "dev", str(ROOT / "examples" / f"{name}.py")]
-    done = subprocess.run(command, cwd=world.project, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(
+        command, cwd=world.project, capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     expected = {
         "api_sync": "started dev_server_demo ready\nanswered 200\nlogged True\nlisted ['demo']\nstopped\n",

@@ -54,12 +54,12 @@ def test_a_hundred_writers_lose_and_tear_nothing(spawn: Spawn, temporary: Path) 
 
     def thread(name: str) -> None:
         for number in range(5):
-            append(path, line(name, number), timeout=50)
+            append(path, line(name, number), timeout=120)
 
     async def tasks() -> None:
         async def task(name: str) -> None:
             for number in range(5):
-                await aappend(path, line(name, number), timeout=50)
+                await aappend(path, line(name, number), timeout=120)
 
         await asyncio.gather(*(task(f"task{number}") for number in range(48)))
 

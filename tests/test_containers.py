@@ -182,7 +182,7 @@ def test_devsup_as_first_process_of_its_namespace_says_so(
     del devsup, sandbox
     port = free_port()
     argv = ["unshare", "--pid", "--fork", "--mount-proc", *devsup_argv(*start("web", port))]
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=project, check=False, timeout=50)
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=project, check=False, timeout=120)
     assert done.returncode == 0, done
     assert "first process of its sandbox" in done.stdout
 

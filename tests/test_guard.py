@@ -91,7 +91,7 @@ def test_nothing_of_the_callers_habits_reaches_the_server(servers: Servers, spaw
     port = free_port()
     args = servers.start_args("web", "sh", "-c", LOOK, "sh", *server_argv("web"), port=port)
     caller = spawn(CALLER, *devsup_argv(*args), cwd=servers.project)
-    out, err = caller.communicate(timeout=50)
+    out, err = caller.communicate(timeout=120)
     server = servers.answer(caller, out, err).data["server"]
     text = servers.log(server)
     masks = dict(re.findall(r"^(Sig\w+|Shd\w+):\s*([0-9a-f]+)$", text, re.MULTILINE))

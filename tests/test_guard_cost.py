@@ -50,7 +50,7 @@ print(json.dumps([*sys.modules]))
 def modules_of_a_guard() -> set[str]:
     """Load what a guard loads, into an interpreter as bare as its own; return what that then has."""
     argv = [sys.executable, "-I", "-S", "-c", LOADED, str(ROOT)]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=50)
+    done = subprocess.run(argv, stdout=subprocess.PIPE, check=True, timeout=120)
     return set(json.loads(done.stdout))
 
 

@@ -45,7 +45,6 @@ def server(devsup: Devsup, name: str = "web") -> dict[str, object]:
     return record
 
 
-@pytest.mark.timeout(120)
 def test_what_the_registry_would_not_take_is_written_later(devsup: Devsup, home: Path, project: Path) -> None:
     """A registry that is locked while the server becomes ready must not leave it `starting` for ever."""
     port = free_port()

@@ -110,7 +110,7 @@ def _ambiguous(run: There) -> Answer:
 
 def _elsewhere(run: There) -> Answer:
     """Ask by pid for a server of another project: only there its name means anything."""
-    slow = serving("--delay", "60")
+    slow = serving("--delay", "6")
     pid = run("start", "a", "--no-wait", "--port", free_port(), "--", *slow).data["server"]["pid"]
     return run.devsup("--json", "wait", pid, "--timeout", 0.1, cwd=run.outside)
 
@@ -222,7 +222,7 @@ SITUATIONS: dict[str, tuple[Callable[[There], Answer], str, int | None]] = {
     "wait for an ended one": (_ended("wait"), "not_found", 0),
     "check of an ended one": (_ended("check"), "unhealthy", 0),
     "ambiguous": (_ambiguous, "ambiguous", 0),
-    "of another project": (_elsewhere, "not_ready", 6),
+    "of another project": (_elsewhere, "not_ready", 0),
     "another owner's": (_other_owner, "other_owner", 0),
     "adopt the first process": (_call("adopt", 1), "not_ours", 0),
     "adopt nobody": (_call("adopt", 2**31 - 2), "not_found", 0),

@@ -566,7 +566,7 @@ with ProcessLock(sys.argv[1], name="dev_server_web").write(purpose="a test"):
     assert {one["purpose"] for one in lock["waiters"]} == {"start"}
     say(holder)
     for one in starts:
-        out, _ = one.communicate(timeout=50)
+        out, _ = one.communicate(timeout=120)
         assert json.loads(out)["ok"], out
     assert devsup("locks").out == "no lock is held\n"
     assert "dev_server_web in " in devsup("locks", "--all").out

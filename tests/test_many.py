@@ -118,7 +118,7 @@ def test_two_at_once_start_each_app_once(devsup: Devsup, devsup_popen: DevsupPop
         project, **{name: web("--delay", 0.5, depends_on=["a"] if name == "d" else []) for name in names}
     )
     children = [devsup_popen("up", "--json") for _ in range(3)]
-    answers = [child.communicate(timeout=50) for child in children]
+    answers = [child.communicate(timeout=120) for child in children]
     results = [json.loads(out)["data"]["results"] for out, _ in answers]
     for name in names:
         mine = [one for result in results for one in result if one["app"] == name]

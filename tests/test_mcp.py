@@ -75,7 +75,7 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     """Run a test's coroutine, for as long as a busy machine may need."""
 
     async def bounded() -> None:
-        with anyio.fail_after(50):
+        with anyio.fail_after(150):
             await work()
 
     anyio.run(bounded)

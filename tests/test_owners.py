@@ -100,7 +100,7 @@ def test_a_person_at_a_terminal_is_asked_for_nothing(devsup: Devsup, project: Pa
                 stderr=subprocess.DEVNULL,
                 env=with_changes(env),
                 cwd=project,
-                timeout=50,
+                timeout=120,
                 check=False,
             ).returncode
         finally:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
-
 from tests.support import Devsup, fetch, free_port, processes_of, server_argv, wait_until
 
 PORTABLE = {"DEVSUP_SYSTEM": "portable"}
 
 
-@pytest.mark.timeout(120)
 def test_a_whole_round_works_without_anything_of_linux(devsup: Devsup, home: str) -> None:
     """Start, reuse, list, a wrapper whose child serves, stop, a crash: no pidfd, netlink or subreaper."""
     port = free_port()

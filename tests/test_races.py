@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="its gates are FIFOs that are opened at both ends"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 
 #: Racers of a natural race: more than two cores can run at once.

@@ -115,7 +115,7 @@ def _lose_the_port(
     stranger = stand_in("web", "--port", port)
     wait_until(lambda: is_listening(port))
     (servers.project / "go").touch()
-    out, err = starting.communicate(timeout=50)
+    out, err = starting.communicate(timeout=120)
     answer = servers.answer(starting, out, err)
     assert (answer.code, answer.error["code"]) == (5, "exited_early"), answer
     details = answer.error["details"]
@@ -146,7 +146,7 @@ def test_a_server_that_moved_to_another_port_is_found_there(
     stranger = stand_in("web", "--port", port)
     wait_until(lambda: is_listening(port))
     (servers.project / "go").touch()
-    out, err = starting.communicate(timeout=50)
+    out, err = starting.communicate(timeout=120)
     answer = servers.answer(starting, out, err)
     server = answer.data["server"]
     assert server["port"] != port

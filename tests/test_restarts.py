@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 
 

@@ -192,7 +192,7 @@ def test_the_leader_is_reaped_last(servers: Servers, devsup_popen: DevsupPopen) 
     wait_until(lambda: process(server["guard_pid"]).num_ctx_switches().voluntary > started + 2)
     assert leader.status() == psutil.STATUS_ZOMBIE
     child.kill()
-    out, err = stopping.communicate(timeout=50)
+    out, err = stopping.communicate(timeout=120)
     (result,) = servers.answer(stopping, out, err).data["results"]
     assert (result["outcome"], result["signals"]) == ("stopped", ["SIGTERM"])
     assert not leader.is_running()
@@ -203,7 +203,7 @@ def test_another_stop_reports_the_same_end(servers: Servers, devsup_popen: Devsu
     port = free_port()
     servers.stand_in("web", "stubborn", port=port)
     stops = [devsup_popen("stop", "web", "--grace", "0.5", "--json") for _ in range(2)]
-    answers = [servers.answer(stop, *stop.communicate(timeout=50)) for stop in stops]
+    answers = [servers.answer(stop, *stop.communicate(timeout=120)) for stop in stops]
     results = [answer.data["results"][0] for answer in answers]
     assert sorted(result["outcome"] for result in results) in (
         ["stopped", "stopped_by_other"],
@@ -288,7 +288,7 @@ def test_who_survives_sigkill_is_named_and_stays_listed(servers: Servers, spawn:
     server = servers.stand_in("web", "web", port=port)
     lose_guard("without a guard", server)
     powerless = spawn(DEAF, "stop", "web", "--grace", "0.1", "--json", cwd=servers.project)
-    out, err = powerless.communicate(timeout=50)
+    out, err = powerless.communicate(timeout=120)
     answer = servers.answer(powerless, out, err)
     (result,) = answer.json["data"]["results"]
     assert answer.json["error"]["code"] == "survivors"
