@@ -12,10 +12,11 @@ import os
 import pty
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -381,6 +382,31 @@ def test_an_adopted_server_that_ends_is_shown_as_ended(devsup: Devsup, stand_in:
         (result,) = devsup("--json", "stop", "api").data["results"]
         assert result["outcome"] == "already_stopped"
         assert devsup("--json", "list").data["servers"] == []
+        for target, said in ((f":{port}", f"nobody listens on port {port}"), (by_hand.pid, "has ended")):
+            again = devsup("--json", "adopt", target)
+            assert (again.code, again.error["code"]) == (3, "not_found")
+            assert said in again.error["message"]
+
+
+def test_a_pid_that_was_one_of_ours_may_be_a_stranger_s_now(
+    devsup: Devsup, stand_in: StandIn, home: Path
+) -> None:
+    port, other = free_port(), free_port()
+    server = devsup("--json", "start", "api", "--port", port, "--", *server_argv("web")).data["server"]
+    devsup("stop", "api")
+    by_hand = stand_in("web", "--port", other)
+    wait_until(lambda: is_listening(other))
+    stopped = devsup("--json", "stop", f":{other}")
+    assert (stopped.code, stopped.error["hint"]) == (12, f"devsup adopt :{other}")
+    with closing(sqlite3.connect(home / "registry.db")) as db, db:
+        # What a kernel does that has given out all its numbers.
+        changed = db.execute("UPDATE history SET pid = ? WHERE pid = ?", (by_hand.pid, server["pid"]))
+        assert changed.rowcount == 1
+    adopted = devsup("--json", "adopt", by_hand.pid)
+    assert adopted.code == 0, adopted
+    assert adopted.data["server"]["pid"] == by_hand.pid
+    assert devsup("stop", "--all").code == 0
+    by_hand.wait(20)
 
 
 def test_two_adopt_at_once_and_one_is_told_of_the_other(

@@ -171,6 +171,9 @@ def test_a_change_while_it_runs_is_told_and_not_applied(devsup: Devsup, project:
     again = devsup("start", "a", "--json")
     assert (again.data["server"]["pid"], again.data["reused"]) == (pid, True)
     assert "the configuration of `a` has changed since it was started" in again.notes[0]
+    configure(project, a={**settings, "env.GREETING": "hello", "port": free_port()})
+    (note,) = devsup("start", "a", "--json").notes
+    assert note.startswith(f"it already runs on port {settings['port']}; port ")
     configure(project, a={**settings, "env.GREETING": "bye", "command": server_argv("silent")})
     other = devsup("start", "a", "--json")
     assert (other.code, other.error["code"], other.error["hint"]) == (12, "name_taken", "devsup stop a")

@@ -54,14 +54,19 @@ def adopt(supervisor: Supervisor, target: str, *, owner: str, name: str | None) 
     try:
         found = targets.find(registry, supervisor.project, target)
     except NotOurs as stranger:
-        details = stranger.details.get("holder", stranger.details)
-        pid, whose = details["pid"], stranger
+        pid = stranger.details.get("holder", stranger.details)["pid"]
+        if pid is None:
+            raise NotOurs(
+                f"{stranger.message}: it cannot be seen who that is",
+                hint=stranger.hint,
+                details=stranger.details,
+            ) from None
     else:
-        return _known(supervisor, found, began)
-    if pid is None:
-        raise NotOurs(
-            f"{whose.message}: it cannot be seen who that is", hint=whose.hint, details=whose.details
-        )
+        # A pid that one of ours had once may be somebody else's now.
+        another = found.ended and not target.startswith(":") and identity.of(int(target)) is not None
+        if not another:
+            return _known(supervisor, found, began)
+        pid = int(target)
     info = _mine(supervisor, pid)
     top = processes.top_of(info, supervisor.project)
     leader = identity.of(top.pid)
@@ -89,7 +94,9 @@ def adopt(supervisor: Supervisor, target: str, *, owner: str, name: str | None) 
 def _known(supervisor: Supervisor, found: targets.Target, began: float) -> StartResult:
     alive = Life.ENDED if found.ended else life(found.row)
     if alive in (Life.ENDED, Life.DEAD):
-        raise NotFound(f"`{found.text}` has ended", hint="devsup list")
+        if found.text.startswith(":"):
+            raise NotFound(f"nobody listens on port {found.text[1:]}", hint="devsup list --everywhere")
+        raise _gone(int(found.text))
     where = "" if found.row.project == supervisor.project else f" of `{found.row.project}`"
     notes = [*found.notes, f"devsup has `{found.row.session}`{where} already"]
     waited = round((time.monotonic() - began) * 1e3)

@@ -194,7 +194,7 @@ class Starter:
         return typed or f"make the same call again{f' with `{chr(32).join(options)}`' if options else ''}"
 
     def _note_differences(self, row: Row, port: int | None) -> None:
-        sources = ("caller", "command") if self.given_command else ("caller",)
+        sources = ("caller", "file", "command") if self.given_command else ("caller", "file")
         if self.plan.port_source in sources and self.plan.port not in (None, port):
             self.notes.append(f"it already runs on port {port}; port {self.plan.port} was not applied")
         if row.id in self.made:

@@ -53,7 +53,7 @@ def find(registry: Registry, project: str, text: str, *, everywhere: bool = Fals
     if text.isascii() and text.isdecimal():
         return _by_number(registry, text)
     if text.startswith(":"):
-        return _by_port(registry, text)
+        return _by_port(registry, project, text)
     return _by_name(registry, project, text, everywhere=everywhere)
 
 
@@ -151,7 +151,7 @@ def _followed(text: str, pid: int, row: Row, holder: Identity | None) -> Target:
     return Target(text, row, ended=False, notes=[f"pid {pid} was that of {what}"])
 
 
-def _by_port(registry: Registry, text: str) -> Target:
+def _by_port(registry: Registry, project: str, text: str) -> Target:
     digits = text[1:]
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 5 and 0 < int(digits) < 65536):
         given = text if len(text) <= 12 else f"{text[:12]}…"
@@ -167,9 +167,11 @@ def _by_port(registry: Registry, text: str) -> Target:
             owner = _member_of(rows, holder.pid)
         if owner is not None:
             return Target(text, owner, ended=False, notes=[])
+        folder = system.cwd(holder.pid) if holder.pid is not None else None
+        here = folder is not None and f"{folder}/".startswith(f"{project}/")
         raise NotOurs(
             f"port {port} belongs to {holder.name}, not started by devsup",
-            hint="devsup list --everywhere",
+            hint=f"devsup adopt :{port}" if here else "devsup list --everywhere",
             details={"holder": holder.details()},
         )
     for row in rows:
