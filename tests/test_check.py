@@ -147,6 +147,22 @@ def test_what_does_not_listen_is_down(servers: Servers, web: dict[str, Any]) -> 
     servers.devsup("stop", "web")
 
 
+def test_what_speaks_no_http_is_judged_by_its_socket_and_its_log(servers: Servers) -> None:
+    (servers.project / "devsup.toml").write_text(
+        f"[apps.db]\ncommand = {server_argv('silent')}\nport = {free_port()}\nready = {{tcp = true}}\n"
+    )
+    servers.devsup("start", "db", "--json")
+    for flags, verdict, asked in (((), "ok", False), (("--path", "/x", "--timeout", "0.5"), "broken", True)):
+        data = servers.devsup("check", "db", *flags, "--json").json["data"]
+        assert (data["verdict"], data["listening"], data["http"] is not None) == (verdict, True, asked)
+    servers.devsup("start", "worker", "--json", "--", "sh", "-c", f"printf '{BROKEN}'; exec sleep 600")
+    data = servers.devsup("check", "worker", "--json").json["data"]
+    assert (data["verdict"], data["listening"], data["http"]) == ("broken", False, None)
+    well = servers.devsup("check", "worker", "--after", data["next_cursor"])
+    assert (well.code, well.out.splitlines()[0]) == (0, "dev_server_worker ok: running, no errors")
+    servers.devsup("stop", "--all")
+
+
 def test_a_server_without_a_log_is_judged_by_its_answer(servers: Servers, web: dict[str, Any]) -> None:
     os.unlink(web["log"])
     answer = servers.devsup("check", "web", "--json")

@@ -233,6 +233,8 @@ def probe(settings: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
         changed |= {"http": [ready["http"]] if "http" in ready else [], "body": None, "root_header": None}
     if "status" in ready and not changed["http"]:
         changed["http"] = ["/"]  # a status is that of some path
+    if ready.get("tcp") and "http" not in ready:
+        changed["tcp"] = True
     for key in ("log", "status"):
         if key in ready:
             changed[key] = ready[key]

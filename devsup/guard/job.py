@@ -29,7 +29,8 @@ class Job(Record):
     when it ends by itself, both with a key only for what is not as usual:
 
     * probe: ``http`` paths of which one must answer, with ``status`` (any), ``body`` and ``root_header``;
-      ``log``, an expression that its output must match first; ``any_owner``: whoever listens on the port
+      ``log``, an expression that its output must match first; ``any_owner``: whoever listens on the port;
+      ``tcp``: it speaks no HTTP
     * policy: ``restart`` "on-failure" or "always"; ``idle_timeout``, ``ttl`` (seconds); ``parent`` (the
       fields of an `Identity`); ``stop_signal`` (a name), ``grace`` (seconds), ``keep`` (programs that are
       left running); ``health``: ``interval`` (seconds) and ``restart``; ``log_limit`` (bytes, 0: none)

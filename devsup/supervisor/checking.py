@@ -12,6 +12,7 @@ import time
 
 from devsup import logs
 from devsup.errors import UsageError
+from devsup.guard import job as jobs
 from devsup.logs.errors import collect
 from devsup.models import CheckResult, Row, State
 from devsup.supervisor.view import Life, server_of
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from devsup.paths import Home
 
-__all__ = ["check"]
+__all__ = ["check", "speaks_no_http"]
 
 #: What a server prints of a request may come a moment after its answer. So long is it waited for: until
 #: nothing was written for the first, at most for the second; for a third, where an answer of 500 promises it.
@@ -39,10 +41,13 @@ def check(
     path: str,
     after: str | None,
     timeout: float,
+    asked: bool = True,
     rest: Callable[[float], None] = time.sleep,
 ) -> CheckResult:
     """
     Return what is true of a server now; see `Supervisor.check`.
+
+    Unless it is to be ``asked`` over HTTP, its socket and what it has printed are all that counts.
 
     :raises UsageError: bad path or cursor
     """
@@ -61,7 +66,7 @@ def check(
     listening = running and server.url is not None and server.state is State.READY
     has_log = os.path.isfile(row.log)  # an adopted server may print elsewhere
     http = None
-    if listening and server.url is not None:
+    if listening and asked and server.url is not None:
         _, before = logs.parse_cursor(logs.end_of(row.log, row.generation)) if has_log else (0, 0)
         http = _ask(server.url, path, deadline=deadline)
         if has_log:
@@ -73,12 +78,14 @@ def check(
     else:
         errors, cursor = [], after or logs.format_cursor(row.generation, 0)
         notes.append("no log of it is there: only its answer was looked at")
+    # A command that was given no port is as it should be while it runs: a watcher or a worker.
+    portless = running and server.state is State.RUNNING and row.port is None
     verdict = "ok"
-    if not listening:
+    if not listening and not portless:
         verdict = "down"
-    elif http is None or http["status"] is None or http["status"] >= 500 or errors:
+    elif errors or (http is not None and (http["status"] or 500) >= 500):
         verdict = "broken"
-        if after is None and errors and http is not None and (http["status"] or 500) < 500:
+        if after is None and errors and (http is None or (http["status"] or 500) < 500):
             notes.append(
                 "every error since its start counts, mended ones too; with `--after` only newer ones"
             )
@@ -91,6 +98,14 @@ def check(
         verdict=verdict,
         notes=notes,
     )
+
+
+def speaks_no_http(home: Home, row: Row) -> bool:
+    """Tell whether its project file says that the socket of a server is all that counts."""
+    try:
+        return bool(jobs.read(home.job(row.id)).probe.get("tcp"))
+    except (OSError, ValueError):
+        return False  # it has ended, or is another version's
 
 
 def _settle(path: str, before: int, *, failed: bool, deadline: float, rest: Callable[[float], None]) -> None:

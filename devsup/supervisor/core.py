@@ -661,8 +661,10 @@ class Supervisor:
         """
         Look whether a server listens, answers ``path``, and has printed errors since ``after`` (its start).
 
-        Its verdict is "down" where nothing listens; "broken" where it answers with 500 or more, or not in
-        time, or has printed an error; else "ok". ``timeout`` is in seconds.
+        Its verdict is "down" where nothing listens, unless it runs and was given no port; "broken" where it
+        answers with 500 or more, or not in time, or has printed an error; else "ok". One that is ready by its
+        socket alone (``ready = {tcp = true}``) is asked for no other path than it is told. ``timeout`` is in
+        seconds.
 
         :raises NotFound: no such server, or its log is gone
         :raises UsageError: bad path or cursor
@@ -671,7 +673,15 @@ class Supervisor:
         from devsup.supervisor import checking
 
         found, alive = self._find(target)
-        return checking.check(found.row, alive, path=path, after=after, timeout=timeout, rest=rest)
+        return checking.check(
+            found.row,
+            alive,
+            path=path,
+            after=after,
+            timeout=timeout,
+            asked=path != "/" or not checking.speaks_no_http(self.home, found.row),
+            rest=rest,
+        )
 
     def events(
         self,

@@ -44,13 +44,14 @@ def lines(data: CheckResult) -> list[str]:
 
 
 def _seen(data: CheckResult, since: str = "") -> str:
-    if not data.listening:
+    if data.verdict == "down":
         return f"does not listen ({plain.state_text(data.server)})"
-    http = data.http or {"path": "/", "status": None, "ms": 0}
-    what = "no answer" if http["status"] is None else str(http["status"])
     count = len(data.new_errors)
     errors = f"{count or 'no'} {'error' if count == 1 else 'errors'}{since if count else ''}"
-    return f"GET {http['path']} {what} in {http['ms']} ms, {errors}"
+    if data.http is None:
+        return f"{'listens' if data.listening else plain.state_text(data.server)}, {errors}"
+    what = "no answer" if data.http["status"] is None else str(data.http["status"])
+    return f"GET {data.http['path']} {what} in {data.http['ms']} ms, {errors}"
 
 
 def _unhealthy(data: CheckResult, target: str, after: str | None) -> Unhealthy:
