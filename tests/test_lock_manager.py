@@ -395,6 +395,20 @@ def test_what_the_dead_have_left_is_pruned(spawn: Spawn, devsup: Devsup, home: P
     assert living.wait(10) == 0
 
 
+def test_a_folder_of_locks_that_is_none_is_told(devsup: Devsup, home: Path) -> None:
+    assert devsup("--json", "list").code == 0
+    place = Path(Home(str(home)).locks)
+    place.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(place / "odd.lock")  # whoever opened it to read would wait for ever
+    assert devsup("--json", "locks").data == {"locks": []}
+    (place / "odd.lock").unlink()
+    place.rmdir()
+    place.touch()
+    answer = devsup("--json", "locks")
+    assert (answer.code, answer.error["code"]) == (11, "registry_unusable")
+    assert devsup("--json", "prune").data == {"pruned": []}
+
+
 def test_a_fork_s_child_answers_for_itself(spawn: Spawn, folder: Path, manager: LockManager) -> None:
     """The parent's socket ends with the parent; the child has one when it asks for a lock that is new."""
     code = """

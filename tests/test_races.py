@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from devsup.models import StartResult
     from tests.support import Spawn
 
 pytestmark = [
@@ -358,6 +359,36 @@ def test_a_stop_meets_a_start_that_is_under_way(world: World, temporary: Path, s
         # What was stopped before it was recorded never runs, not for a moment.
         assert (temporary / "spawned").exists() is (step is BEFORE_READY)
     nothing_runs(world)
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_who_joins_a_start_that_is_given_up_goes_on_without_it(
+    world: World, temporary: Path, end: signal.Signals
+) -> None:
+    """Forced: it is killed, or interrupted, when it has only reserved. One of the others makes the server."""
+    world.command = counted(temporary / "spawned", web())
+    gate = world.gate(*BEFORE_SPAWNING)
+    first = world.begin("start", plan=[gate.plan])
+    gate.reached()
+    joined = [threading.Event() for _ in range(5)]
+
+    def join(event: threading.Event) -> StartResult:
+        return world.devsup.start(
+            "web", command=world.command, port=world.port, environ=world.environment, timeout=PATIENCE,
+            on_progress=lambda _: event.set(),
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(5) as pool:
+        others = [pool.submit(join, event) for event in joined]
+        assert all(event.wait(PATIENCE) for event in joined)
+        first.child.send_signal(end)
+        gate.go()
+        assert first.end().error in ("killed", "interrupted")
+        results = [one.result() for one in others]
+    assert len({one.server.pid for one in results}) == 1
+    assert sorted(one.reused for one in results) == [False, True, True, True, True]
+    assert (temporary / "spawned").read_text().count("\n") == 1
+    assert world.devsup.stop(["web"]).results[0].error is None
 
 
 def test_a_stop_between_its_two_writes_of_a_reservation(world: World) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from devsup import identity, system
 from devsup.clock import iso, now_ms
+from devsup.errors import RegistryUnusable
 from devsup.locks import _owner, _publish, _record
 from devsup.locks._stats import is_contended
 from devsup.models import Identity, LockStatus
@@ -49,11 +50,20 @@ def look(folder: str, *, own: LockManager | None = None) -> list[LockStatus]:
 
 
 def look_with_oddities(folder: str, *, own: LockManager | None = None) -> tuple[list[LockStatus], list[str]]:
-    """Return all locks of ``folder``, and who could not be asked."""
+    """
+    Return all locks of ``folder``, and who could not be asked.
+
+    :raises RegistryUnusable: something else is in its place, or it may not be read
+    """
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return [], []
+    except OSError as error:
+        raise RegistryUnusable(
+            f"`{folder}` cannot be read: {error.strerror}",
+            hint="move it away, or set `DEVSUP_HOME` to a folder of your own",
+        ) from error
     locks = [_of_file(folder, name, names) for name in names if name.endswith(_LOCK)]
     states, oddities = _publish.ask(folder, but=None if own is None else os.getpid())
     if own is not None:

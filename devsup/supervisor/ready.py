@@ -38,6 +38,8 @@ _UP = (State.RUNNING, State.READY, State.UNHEALTHY)
 
 #: How far up in a log the cause of an end is looked for.
 _CAUSE_LINES, _CAUSE_BYTES = 200, 32_768
+#: Events among which one of a moment ago is looked for.
+_LAST_EVENTS = 200
 
 
 def tail(path: str) -> str:
@@ -58,8 +60,8 @@ def follow(
     """
     Wait until ``row``'s server is up, for a caller that hears of it only through the registry.
 
-    Returns None where whoever was to bring it up has died: the caller looks again. With ``restarted`` only a
-    later generation counts.
+    Returns None where whoever was to bring it up has died or given up: the caller looks again. With
+    ``restarted`` only a later generation counts.
 
     :raises StoppedMeanwhile, ExitedEarly, NotReady: as `conclude`
     """
@@ -68,7 +70,7 @@ def follow(
         if changes.any():
             now = registry.row(row.id)
             if now is None:
-                return _from_history(registry, row, failures)
+                return None if _was_given_up(registry, row) else _from_history(registry, row, failures)
             if now.generation != row.generation:
                 restarted = False
             alive = life(now)
@@ -181,6 +183,14 @@ def conclude(registry: Registry, row: Row, *, wait: bool, failures: Sequence[Seq
             f"`{row.session}` is being stopped", hint=f"devsup start {row.app or row.session}"
         )
     return now
+
+
+def _was_given_up(registry: Registry, row: Row) -> bool:
+    """Tell whether ``row`` was a reservation whose caller was cancelled or killed: nobody has stopped it."""
+    if registry.ended(id=row.id, limit=1):
+        return False
+    events = registry.event_page(after=None, limit=_LAST_EVENTS, project=row.project).events
+    return not any(one.type == "stopping" and one.server == row.id for one in events)
 
 
 def _from_history(registry: Registry, row: Row, failures: Sequence[Sequence[str]] | None) -> Row:
