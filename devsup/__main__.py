@@ -35,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return completion()
         code = _command(arguments, own_process=argv is None)
     except KeyboardInterrupt:
-        code = 130  # a second Ctrl-C, while the answer to the first was on its way
+        # A second Ctrl-C, while the answer to the first was on its way, or one amid the page of a follower.
+        handlers = sys.modules.get("devsup.cli.handlers")
+        code = 143 if handlers is not None and handlers.was_terminated() else 130
     if argv is None:
         _leave(code)
     return code

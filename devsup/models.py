@@ -31,6 +31,8 @@ __all__ = [
     "LockStatus",
     "LogPage",
     "Member",
+    "Metrics",
+    "MonitorRound",
     "Operation",
     "Outcome",
     "PortList",
@@ -47,6 +49,8 @@ __all__ = [
     "StopClaim",
     "StopResult",
     "StopResults",
+    "Story",
+    "StoryEntry",
     "Unmanaged",
     "UpResult",
     "UpResults",
@@ -369,6 +373,45 @@ class Health(Record):
     parts: list[HealthPart]
     status: str
     notes: list[str]
+
+
+class StoryEntry(Record):
+    """
+    One sentence of a story; ``time`` is ISO-8601, None for what cannot be dated.
+
+    ``source`` says how it is known: "event", "history", "log" or "system".
+    """
+
+    time: str | None
+    text: str
+    source: str
+
+
+class Story(Record):
+    """The answer of why, oldest first; ``next`` is what to type."""
+
+    story: list[StoryEntry]
+    next: str
+    notes: list[str]
+
+
+class MonitorRound(Record):
+    """
+    One look of a monitor: the findings that have appeared, that have gone, and that are open now.
+
+    Each is ``{"id", "message", "project", "session"}``.
+    """
+
+    opened: list[dict[str, Any]]
+    closed: list[dict[str, Any]]
+    open: list[dict[str, Any]]
+    notes: list[str]
+
+
+class Metrics(Record):
+    """The answer of metrics: OpenMetrics text."""
+
+    text: str
 
 
 class StatusResult(Record):

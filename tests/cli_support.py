@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devsup.cli import app as cli
 from devsup.errors import DevsupError
@@ -27,6 +27,8 @@ from devsup.models import (
     LockStatus,
     LogPage,
     Member,
+    Metrics,
+    MonitorRound,
     Outcome,
     PortList,
     PortUse,
@@ -39,10 +41,15 @@ from devsup.models import (
     StatusResult,
     StopResult,
     StopResults,
+    Story,
+    StoryEntry,
     Unmanaged,
     UpResult,
     UpResults,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["EVERY_CALL", "SERVES", "StandIn", "documented_calls", "make_finding", "make_server", "make_stop"]
 
@@ -208,6 +215,30 @@ class StandIn:
             [log, Pruned("orphan", "pid 7 (adb)", None, "its server has no row", done=False)], []
         )
 
+    def why(self, *args: Any) -> Story:
+        """Tell when it began."""
+        self._asked("why", *args)
+        entry = StoryEntry("2026-01-02T03:04:05.678Z", "started by tty as pid 4711", "event")
+        return Story([entry, entry.replace(time=None, source="log")], "devsup check web", [])
+
+    def metrics(self) -> Metrics:
+        """Say one thing."""
+        self._asked("metrics")
+        return Metrics("# TYPE devsup_servers gauge\ndevsup_servers 1\n# EOF\n")
+
+    def monitor(self, **options: Any) -> Iterator[MonitorRound]:
+        """Find one thing, once."""
+        self._asked("monitor", **{name: value for name, value in options.items() if name != "rest"})
+        found = {"id": "server_dead:0", "message": "nobody", "project": "/home/me/shop", "session": None}
+        yield MonitorRound([found], [], [found], [])
+        if not options["once"]:
+            raise BrokenPipeError  # the reader has gone
+
+    def start_monitor(self, **options: Any) -> StartResult:
+        """Find it running."""
+        self._asked("start_monitor", **options)
+        return StartResult(self.server, reused=True, waited_ms=5, notes=[])
+
     def doctor(self, **options: Any) -> Health:
         """Warn of two things."""
         self._asked("doctor", **options)
@@ -293,6 +324,15 @@ adopt 4711
 ports
 prune
 prune --dry-run --orphans --grace 1
+why web
+why :3000
+metrics
+metrics --json
+monitor --once
+monitor --once --max-memory 100 --max-cpu=50
+monitor --interval 5
+start --monitor
+start --monitor --timeout 3
 doctor
 doctor --fix
 doctor --json --fix -C /tmp

@@ -36,6 +36,8 @@ from devsup.models import (
     LockList,
     LockStatus,
     LogPage,
+    Metrics,
+    MonitorRound,
     PortList,
     PortUse,
     Pruned,
@@ -46,6 +48,8 @@ from devsup.models import (
     State,
     StatusResult,
     StopResult,
+    Story,
+    StoryEntry,
     Unmanaged,
 )
 from tests.cli_support import make_server
@@ -124,6 +128,9 @@ def test_every_command_has_a_schema() -> None:
         ("check", CheckResult),
         ("events", HistoryEntry),
         ("doctor", Health),
+        ("why", Story),
+        ("monitor", MonitorRound),
+        ("metrics", Metrics),
     ],
 )
 def test_a_schema_names_the_fields_of_its_record(schema: str, record: Any) -> None:
@@ -138,6 +145,7 @@ def test_the_items_of_a_list_are_their_records() -> None:
         ("prune", "pruned", Pruned),
         ("locks", "locks", LockStatus),
         ("doctor", "parts", HealthPart),
+        ("why", "story", StoryEntry),
     ):
         item = SCHEMAS[verb]["properties"][name]["items"]
         assert list(item["properties"]) == item["required"] == list(record._fields)

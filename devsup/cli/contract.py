@@ -31,6 +31,8 @@ EFFECTS = {
     "locks": "read",
     "logs": "read",
     "mcp": "destructive",
+    "metrics": "read",
+    "monitor": "write",
     "open": "write",
     "ports": "read",
     "prune": "destructive",
@@ -44,6 +46,7 @@ EFFECTS = {
     "url": "read",
     "version": "read",
     "wait": "read",
+    "why": "read",
 }
 
 _FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "schemas")

@@ -119,7 +119,8 @@ def waiting_for(call: Call) -> str | None:
 
 def follows(call: Call) -> bool:
     """Tell whether ``call`` gives more than one answer."""
-    return bool(call.options.get("follow") or call.options.get("watch"))
+    asked = call.options.get("follow") or call.options.get("watch")
+    return bool(asked or (call.verb == "monitor" and not call.options["once"]))
 
 
 def pages(call: Call) -> Iterator[Answer]:
@@ -242,6 +243,8 @@ def _enter(options: Options) -> None:
 
 
 def _start(supervisor: Supervisor, options: Options, progress: Listener) -> tuple[Any, DevsupError | None]:
+    if options["monitor"]:
+        return _start_monitor(supervisor, options, progress)
     environment = read_environment(options["env"])
     port = read_port(options)
     result = supervisor.start(
@@ -259,6 +262,14 @@ def _start(supervisor: Supervisor, options: Options, progress: Listener) -> tupl
         on_progress=progress,
     )
     return result, None
+
+
+def _start_monitor(
+    supervisor: Supervisor, options: Options, progress: Listener
+) -> tuple[Any, DevsupError | None]:
+    if options["app"] is not None or options["command"]:
+        raise UsageError("`--monitor` starts the monitor alone", hint="devsup start --monitor")
+    return supervisor.start_monitor(timeout=options["timeout"], on_progress=progress), None
 
 
 def read_port(options: Options) -> int | str | None:

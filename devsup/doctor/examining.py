@@ -48,6 +48,8 @@ class Examined(Record):
     seen: list[Seen] | None
     #: What a person may like to know of it though it is well.
     facts: list[str]
+    #: Whether it could look at everything: else what it has not seen may be there all the same.
+    whole: bool = True
 
 
 def examine(scene: Scene, parts: Sequence[str] = tuple(PARTS)) -> list[Examined]:
@@ -57,15 +59,15 @@ def examine(scene: Scene, parts: Sequence[str] = tuple(PARTS)) -> list[Examined]
 
 
 def _look(scene: Scene, part: str) -> Examined:
-    began, facts = time.monotonic(), list[str]()
+    began, facts, whole = time.monotonic(), list[str](), True
     try:
         seen = PARTS[part].look(scene, facts)
     except DevsupError as error:
-        seen = [found(error)]
+        seen, whole = [found(error, project=scene.project if part == "ports" else None)], False
     except OSError as error:
         message = f"the {part} cannot be looked at: {error}"
-        seen = [Seen(BAD, f"{part}_unreadable", message, "give this user access to it")]
-    return Examined(part, round((time.monotonic() - began) * 1e3, 1), seen, facts)
+        seen, whole = [Seen(BAD, f"{part}_unreadable", message, "give this user access to it")], False
+    return Examined(part, round((time.monotonic() - began) * 1e3, 1), seen, facts, whole)
 
 
 def health(examined: Iterable[Examined], notes: Sequence[str] = ()) -> Health:

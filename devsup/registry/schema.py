@@ -19,7 +19,8 @@ frozen, because guards write or copy them
     events    what happened, in its absolute order; ``details`` is JSON, for what has no column.
     operations  what is being done with a server by whom, so that a stop waits for it. Who stops looks here in
               the transaction in which it claims.
-    counters  ``generation``: the highest one given out.
+    counters  ``generation``: the highest one given out; ``event:TYPE``: how many events of a type there ever
+              were, also those no longer kept.
 free to change by a migration
     assigned  which number of a pool an owner has for good: the automatic port of an app.
 
@@ -134,6 +135,12 @@ _TABLES = (
     "CREATE INDEX operations_of_server ON operations (server)",
     "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO counters VALUES ('generation', 0)",
+    """
+    CREATE TRIGGER events_are_counted AFTER INSERT ON events BEGIN
+        INSERT INTO counters VALUES ('event:' || NEW.type, 1)
+        ON CONFLICT (name) DO UPDATE SET value = value + 1;
+    END
+    """,
     """
     CREATE TABLE assigned (
         pool TEXT NOT NULL,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.models import Event, Identity, Operation, Row, StopClaim
+    from devsup.registry.findings import Open, Recorded
     from devsup.registry.inspecting import Inspection
     from devsup.registry.opening import Database
     from devsup.registry.pools import Pool, Wanted
@@ -92,6 +93,22 @@ class Registry(Transactions):
         from devsup.registry import inspecting
 
         return self._run(lambda db: inspecting.inspect(db, whole=whole), write=False, single=True)
+
+    def counters(self) -> dict[str, int]:
+        """Return what is counted for good: ``generation``, and ``event:TYPE`` for each type of event."""
+        statement = "SELECT name, value FROM counters"
+        found = self._run(lambda db: db.execute(statement).fetchall(), write=False, single=True)
+        return dict(found or [])
+
+    def record_findings(
+        self, seen: Sequence[Open], covered: Callable[[Open], bool], *, since: int, by: str
+    ) -> Recorded:
+        """Record which findings have appeared and gone since the event number ``since``; see `findings`."""
+        from devsup.registry import findings
+
+        recorded = self._run(lambda db: findings.record(db, seen, covered, since=since, by=by), write=True)
+        assert recorded is not None
+        return recorded
 
     def rebuild_damaged(self) -> None:
         """Move the registry aside and rebuild it from the living where `inspect` finds damage."""

@@ -36,12 +36,21 @@ from devsup.supervisor.view import Life, Sockets, life, server_of, trouble
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builtins import list as List  # noqa: N812 - `list` is a method of the class below
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from devsup.apps.commands import Plan
     from devsup.errors import DevsupError
-    from devsup.models import EventPage, Health, PortList, PruneResult, Unmanaged
+    from devsup.models import (
+        EventPage,
+        Health,
+        Metrics,
+        MonitorRound,
+        PortList,
+        PruneResult,
+        Story,
+        Unmanaged,
+    )
     from devsup.supervisor.operations import InFlight
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
@@ -529,6 +538,58 @@ class Supervisor:
 
         self.confine(self.home.root)
         return health.check(self, fix=fix)
+
+    def why(self, target: str) -> Story:
+        """
+        Return the story of a server, a pid or a `:port`: who started it, why it ended, who has the port.
+
+        :raises NotFound: nothing is known of it
+        """
+        loops.refuse("Supervisor.why", "a thread: `await asyncio.to_thread(supervisor.why, target)`")
+        from devsup.supervisor.why import why
+
+        return why(self, target)
+
+    def metrics(self) -> Metrics:
+        """Return how things are, in all projects, as OpenMetrics text."""
+        loops.refuse("Supervisor.metrics", "a thread: `await asyncio.to_thread(supervisor.metrics)`")
+        from devsup.models import Metrics as Answer
+        from devsup.supervisor.metrics import metrics
+
+        self.confine(self.home.root)
+        return Answer(metrics(self))
+
+    def monitor(
+        self,
+        *,
+        interval: float = 300.0,
+        once: bool = False,
+        max_memory: int | None = None,
+        max_cpu: int | None = None,
+        rest: Callable[[float], None] = time.sleep,
+    ) -> Iterator[MonitorRound]:
+        """
+        Look every ``interval`` seconds, or ``once``; record what appears and what goes as events `finding`.
+
+        ``max_memory`` (MiB) and ``max_cpu`` (percent of one core) are what a server's tree may take, 0 for no
+        limit; by default what ``DEVSUP_MONITOR_MEMORY`` and ``DEVSUP_MONITOR_CPU`` say, else 4096 and 200.
+        """
+        loops.refuse("Supervisor.monitor", "a thread of its own")
+        from devsup.supervisor import monitor
+
+        self.confine(self.home.root)
+        limits = monitor.Limits.read(max_memory, max_cpu, os.environ)
+        ensure_home(self.home)
+        return monitor.rounds(self, every=interval, once=once, limits=limits, rest=rest)
+
+    def start_monitor(
+        self, *, timeout: float | None = None, on_progress: Callable[[Progress], None] | None = None
+    ) -> StartResult:
+        """Return the monitor of this project, a server like any other: the one that runs, or a new one."""
+        from devsup.supervisor import monitor
+
+        command, env = monitor.command(self.home.root, os.environ)
+        return self.start("monitor", command=command, env=env, timeout=timeout, on_progress=on_progress)
 
     def prune(
         self, *, dry_run: bool = False, orphans: bool = False, grace: float | None = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from devsup.models import Health, Pruned, Row
     from devsup.supervisor.core import Supervisor
 
-__all__ = ["check", "scene"]
+__all__ = ["check", "rows", "scene"]
 
 
 def check(supervisor: Supervisor, *, fix: bool) -> Health:
@@ -40,7 +40,7 @@ def scene(supervisor: Supervisor, *, whole: bool = True) -> Scene:
     try:
         inspection = registry.inspect(whole=whole)
         # Any other look would come upon the damage some time, and have the registry rebuilt unasked.
-        known = None if inspection is not None and inspection.damage else _known(registry)
+        known = None if inspection is not None and inspection.damage else rows(registry)
     except DevsupError as error:
         trouble = error
     pruned: list[list[Pruned]] = []
@@ -88,12 +88,13 @@ def scene(supervisor: Supervisor, *, whole: bool = True) -> Scene:
 _GUARDED = 10.0
 
 
-def _known(registry: Registry) -> list[Known]:
-    rows = registry.rows()
-    if not rows:
+def rows(registry: Registry) -> list[Known]:
+    """Return every row with what is true of it."""
+    found = registry.rows()
+    if not found:
         return []
-    lives = [(row, life(row)) for row in rows]
-    sockets = Sockets(rows)
+    lives = [(row, life(row)) for row in found]
+    sockets = Sockets(found)
     known = []
     for row, alive in lives:
         if alive in (Life.DEAD, Life.ORPHANED):

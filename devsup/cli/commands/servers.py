@@ -94,6 +94,9 @@ def start(
             "--owner", metavar="NAME", help="Whose it is (also: DEVSUP_OWNER; else the agent's name)."
         ),
     ] = None,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", help="Start the monitor of this project instead of an app.")
+    ] = False,
     json: Json = False,
     directory: Directory = None,
     verbose: Verbose = False,
