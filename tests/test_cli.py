@@ -68,16 +68,29 @@ def call(supervisor: StandIn, capfd: pytest.CaptureFixture[str]) -> Callable[...
 @pytest.mark.parametrize(
     ("argv", "message", "hint"),
     [
-        (["strat"], "no command `strat`", "did you mean `devsup start`? see `devsup --help`"),
-        (["kill"], "no command `kill`", "did you mean `devsup stop`? see `devsup --help`"),
+        (["strat"], "no command `strat`", "devsup start"),
+        (["kill", "web"], "no command `kill`", "devsup stop web"),
         (["stat"], "no command `stat`", "did you mean `devsup status`? see `devsup --help`"),
+        (["st", "web"], "no command `st`", "did you mean `devsup start`? see `devsup --help`"),
+        (["strat", "--", "sh", "two words"], "no command `strat`", "devsup start -- sh 'two words'"),
+        (
+            ["strat", "--", "sh", "--token", "hunter2secret"],
+            "no command `strat`",
+            "did you mean `devsup start`? see `devsup --help`",
+        ),
+        (["logs", "web", "--tail", "5"], "`devsup logs` has no option `--tail`", "devsup logs web --lines 5"),
+        (
+            ["logs", "web", "--tail=x"],
+            "`devsup logs` has no option `--tail`",
+            "did you mean `--lines`? see `devsup logs --help`",
+        ),
         (["xyzzy"], "no command `xyzzy`", "devsup --help"),
         (["--nope"], "`devsup` has no option `--nope`", "devsup --help"),
         (["--nope", "start"], "`devsup` has no option `--nope`", "devsup --help"),
         (
             ["start", "--prot", "3"],
             "`devsup start` has no option `--prot`",
-            "did you mean `--port`? see `devsup start --help`",
+            "devsup start --port 3",
         ),
         (["list", "-x"], "`devsup list` has no option `-x`", "devsup list --help"),
         (["ls", "-x"], "`devsup ls` has no option `-x`", "devsup ls --help"),

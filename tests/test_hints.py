@@ -240,6 +240,8 @@ SITUATIONS: dict[str, tuple[Callable[[There], Answer], str, int | None]] = {
     "bad time": (_call("start", "a", "--timeout", "nan"), "usage", 0),
     "bad lines": (_call("logs", "a", "-n", "-1"), "usage", 0),
     "bad bytes": (_call("logs", "a", "--max-bytes", 10**12), "usage", 0),
+    "another tool's word": (_call("kill", "a"), "usage", 3),
+    "another tool's option": (_call("logs", "a", "--tail=5"), "usage", 3),
     "no K=V": (_call("start", "a", "--env", "x"), "usage", 0),
     "no dashes": (_call("start", "a", "--port", free_port(), "sh", "x y"), "usage", 5),
     "nothing after dashes": (_call("start", "a", "--"), "usage", 0),

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.main
 
+from devsup.cli import lane
 from devsup.cli.commands import HELP, Directory, Json, Verbose, app
+from devsup.cli.grammar import GLOBALS
 from devsup.cli.lane import Call, arrange, cut
 from devsup.errors import UsageError
+from devsup.masking import typed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +55,13 @@ _OTHER_WORDS = {
     "show": "status",
     "tail": "logs",
 }
+_OTHER_OPTIONS = {
+    "--cursor": "--after",
+    "--last": "--lines",
+    "--since-cursor": "--after",
+    "--tail": "--lines",
+    "-p": "--port",
+}
 
 
 def parse(argv: Sequence[str], *, as_json: bool, pretty: bool = False) -> Call | str:
@@ -76,7 +86,7 @@ def parse(argv: Sequence[str], *, as_json: bool, pretty: bool = False) -> Call |
                 words, prog_name="devsup", standalone_mode=False, obj={"rest": rest}
             )
     except typer.TyperException as error:
-        raise _usage_error(error, words) from error
+        raise _usage_error(error, words, rest) from error
     except SystemExit as end:  # a completion script was shown or installed
         if end.code:
             raise
@@ -106,7 +116,7 @@ def completion() -> int:
     return 0
 
 
-def _usage_error(error: typer.TyperException, words: list[str]) -> UsageError:
+def _usage_error(error: typer.TyperException, words: list[str], rest: list[str] | None) -> UsageError:
     """Return Typer's complaint in our words: what is wrong in lower case, and the next thing to type."""
     context: Any = getattr(error, "ctx", None)
     known_verb = bool(words) and words[0] in {
@@ -118,11 +128,17 @@ def _usage_error(error: typer.TyperException, words: list[str]) -> UsageError:
     param: Any = getattr(error, "param", None)
     message = error.format_message()
     if context is not None and context.parent is None and words and words[0][:1] != "-":
-        return _wrong_verb(words[0])
+        return _wrong_verb(words, rest)
     if option and message.startswith("No such option"):
-        near = sorted(getattr(error, "possibilities", None) or ())
-        known = f"did you mean `{near[0]}`? see `{help_}`" if near else help_
-        return UsageError(f"`{path}` has no option `{option}`", hint=known)
+        near = [
+            *filter(None, [_OTHER_OPTIONS.get(option)]),
+            *sorted(getattr(error, "possibilities", None) or ()),
+        ]
+        hint = help_
+        if near:
+            meant = [near[0] + word[len(option) :] if _is(word, option) else word for word in words]
+            hint = _typed(meant, rest) or f"did you mean `{near[0]}`? see `{help_}`"
+        return UsageError(f"`{path}` has no option `{option}`", hint=hint)
     if option and message.endswith("requires an argument."):
         return UsageError(f"`{option}` needs a value", hint=help_)
     if message.startswith("Got unexpected extra argument"):
@@ -138,13 +154,38 @@ def _usage_error(error: typer.TyperException, words: list[str]) -> UsageError:
 _TAKES = {"N": "a whole number", "S": "a number of seconds"}
 
 
-def _wrong_verb(word: str) -> UsageError:
+def _is(word: str, option: str) -> bool:
+    return word == option or word.startswith(f"{option}=")
+
+
+def _typed(words: list[str], rest: list[str] | None) -> str | None:
+    """Return the call that was probably meant, if it is one and can be shown, without how it is answered."""
+    words, own = cut(words)
+    behind = [] if own is None and rest is None else ["--", *(own or rest or ())]
+    call = lane.parse([*words, *behind])
+    if call is None or call.options.get("env"):
+        return None
+    given = iter(words)
+    said = []
+    for word in given:
+        if word in ("-C", "--directory"):
+            next(given, None)  # whoever shows the hint puts it there
+        elif word not in GLOBALS and not word.startswith(("-C", "--directory=")):
+            said.append(word)
+    return typed(["devsup", *said, *behind])
+
+
+def _wrong_verb(words: list[str], rest: list[str] | None) -> UsageError:
+    word = words[0]
     names = [info.name or _name(info.callback) for info in app.registered_commands if not info.hidden]
     begun = [name for name in names if len(word) > 1 and name.startswith(word)]
     near = begun or difflib.get_close_matches(word, names, n=1)
     if word in _OTHER_WORDS:
         near = [_OTHER_WORDS[word]]
-    hint = f"did you mean `devsup {near[0]}`? see `devsup --help`" if near else "devsup --help"
+    hint = "devsup --help"
+    if near:
+        sure = len(near) == 1 and _typed([near[0], *words[1:]], rest)
+        hint = sure or f"did you mean `devsup {near[0]}`? see `devsup --help`"
     return UsageError(f"no command `{word}`", hint=hint)
 
 
