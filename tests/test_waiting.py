@@ -43,7 +43,7 @@ def test_a_wait_is_for_a_server_that_serves(servers: Servers) -> None:
     wait_until(lambda: servers.find("web")["state"] == "unhealthy")
     answer = servers.devsup("wait", "web", "--timeout", 0.3, "--json")
     assert (answer.code, answer.error["code"]) == (6, "not_ready")
-    assert "nothing of it listens" in answer.error["message"]
+    assert "nothing of `dev_server_web` listens any more" in answer.error["message"]
     assert answer.error["hint"] == "devsup restart web"
     assert answer.json["data"]["server"]["state"] == "unhealthy"
     (servers.project / "again").touch()
