@@ -272,6 +272,19 @@ def test_defaults_hold_for_apps_that_are_only_found(temporary: Path) -> None:
     assert planned(temporary, toml, command=["true"]).policy == {}
 
 
+def test_what_an_app_says_of_its_readiness_is_no_addition_to_the_contrary(temporary: Path) -> None:
+    lay(temporary, SHOP)
+    toml = (
+        '[defaults]\nready = {http = "/ok", status = 200, timeout = "9s"}\n[apps.web]\nready = {tcp = true}\n'
+    )
+    plan = planned(temporary, toml, "web")
+    assert (plan.probe["http"], plan.probe.get("status"), plan.timeout) == ([], None, 9.0)
+    assert planned(temporary, toml, "mobile").probe["http"] == ["/ok"]
+    toml = '[defaults]\nready = {tcp = true}\n[apps.web]\nready = {http = "/ok"}\n'
+    assert planned(temporary, toml, "web").probe["http"] == ["/ok"]
+    assert planned(temporary, toml, "mobile").probe["http"] == []
+
+
 def test_a_change_of_the_configuration_is_seen(temporary: Path) -> None:
     lay(temporary, SHOP)
     marks = [

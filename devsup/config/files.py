@@ -48,7 +48,18 @@ class Config(Record):
         """Return what is set for ``app``, the defaults included; for what has no name nothing is."""
         if app is None:
             return {}
-        return merge(self.defaults, self.apps.get(app, {}))
+        own = self.apps.get(app, {})
+        merged = merge(self.defaults, own)
+        # What the app says of its readiness is no addition where `[defaults]` says the contrary.
+        said = own.get("ready", {})
+        dropped = (
+            ("http", "status") if said.get("tcp") else ("tcp",) if "http" in said or "status" in said else ()
+        )
+        if dropped:
+            merged["ready"] = {
+                key: value for key, value in merged["ready"].items() if key in said or key not in dropped
+            }
+        return merged
 
     def error(
         self, key: str, why: str, *, allowed: Sequence[str] = (), hint: str | None = None
