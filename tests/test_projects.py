@@ -45,7 +45,11 @@ def sources(devsup: Devsup, *words: object, **options: Any) -> dict[str, dict[st
 def test_each_value_says_where_it_comes_from(devsup: Devsup, project: Path) -> None:
     lay(
         project,
-        {**SHOP, "devsup.toml": '[defaults]\nttl = "1h"\n[apps.web]\nport = 3007\nenv = {TOKEN = "abc"}\n'},
+        {
+            **SHOP,
+            "devsup.toml": '[defaults]\nttl = "1h"\n[apps.web]\nport = 3007\nenv = {TOKEN = "abc"}\n'
+            "health = {restart = true}\n",
+        },
     )
     found = sources(devsup)
     web = found["web"]
@@ -58,6 +62,8 @@ def test_each_value_says_where_it_comes_from(devsup: Devsup, project: Path) -> N
     assert web["ready.timeout"] == (45.0, "default")
     assert web["restart"] == ("no", "default")
     assert found["mobile"]["port"] == (8081, "default")
+    assert (web["health.interval"], web["health.restart"]) == ((10.0, "default"), (True, "file"))
+    assert found["mobile"]["health.interval"] == (None, "default")
     assert found["watch"]["port"] == (4800, "detected")
     environ = {"DEVSUP_WEB_PORT": "3008", "DEVSUP_IDLE_TIMEOUT": "15m"}
     flagged = sources(devsup, "web", "--port", 3009, "--env", "B=1", env=environ)

@@ -8,16 +8,15 @@ same keys; what a caller asks for wins.
 from __future__ import annotations
 
 from devsup import durations, identity
+from devsup.config import values
 from devsup.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["RESTARTS", "asked", "merged"]
+__all__ = ["asked", "merged"]
 
-#: When a server that ended by itself is run again.
-RESTARTS = ("no", "on-failure", "always")
 _HELP = "devsup start --help"
 
 
@@ -35,8 +34,8 @@ def asked(
     """
     policy: dict[str, Any] = {}
     if restart is not None:
-        if restart not in RESTARTS:
-            words = ", ".join(f"`{word}`" for word in RESTARTS)
+        if restart not in values.RESTARTS:
+            words = ", ".join(f"`{word}`" for word in values.RESTARTS)
             raise UsageError(f"`{_brief(restart)}` is no way to restart: {words}", hint=_HELP)
         policy["restart"] = None if restart == "no" else restart
     for key, given in (("idle_timeout", idle_timeout), ("ttl", ttl)):

@@ -36,6 +36,7 @@ __all__ = [
 
 #: What an app may be called; `apps.naming.is_name` says the same.
 NAME = r"^(?![0-9]+$)[a-z0-9][a-z0-9_-]{0,62}$"
+#: When a server that ended by itself is run again.
 RESTARTS = ("no", "on-failure", "always")
 #: Signals that ask a process to end.
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")

@@ -14,6 +14,8 @@ from devsup.apps.presets import COMMAND, KINDS
 from devsup.bounds import DEFAULT_LIMIT
 from devsup.errors import DevsupError, UsageError
 from devsup.models import ConfigResult, InitResult
+from devsup.shutdown import DEFAULT_GRACE
+from devsup.supervisor.core import START_TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +36,10 @@ _DEFAULTS: dict[str, Any] = {
     "ready.http": None,
     "ready.status": None,
     "ready.log": None,
-    "ready.timeout": 45.0,
+    "ready.timeout": START_TIMEOUT,
     "ready.owner": "tree",
     "stop.signal": "SIGTERM",
-    "stop.grace": 5.0,
+    "stop.grace": DEFAULT_GRACE,
     "stop.keep": [],
     "restart": "no",
     "idle_timeout": None,
@@ -99,6 +101,8 @@ def _keys(seen: Survey, app: App, call: Call) -> dict[str, dict[str, Any]]:
             keys[key] = (environment[key][1], "environment")
         else:
             keys[key] = (said[key], "file") if key in said else (value, "default")
+    if own.get("health") and "health.interval" not in said:
+        keys["health.interval"] = (configured.HEALTH_INTERVAL, "default")
     return {key: {"value": value, "source": source} for key, (value, source) in keys.items()}
 
 
