@@ -76,12 +76,12 @@ def drawn(data: Health) -> Any:
         head.append("skipped" if part.status == "skipped" else f"{round(part.ms)} ms", style="dim")
         rows.append(head)
         for one in part.findings:
-            rows.append(Padding(Text(plain.clean(masking.text(one.message))), (0, 0, 0, 2)))
+            rows.append(Padding(Text(plain.clean(masking.text(one.message))), (0, 0, 0, 2), expand=False))
             fix = Text(
                 plain.clean(one.fix), style="cyan", no_wrap=one.fix.startswith("devsup "), overflow="fold"
             )
             fix.append(_safe(safe=one.safe), style="dim")
-            rows.append(Padding(fix, (0, 0, 0, 4)))
+            rows.append(Padding(fix, (0, 0, 0, 4), expand=False))
     return Group(*rows)
 
 
