@@ -161,7 +161,7 @@ def test_the_limit_counts_live_servers_of_this_scope(registry: Registry) -> None
         registry.reserve(make_row("a9", "s9"), dead=[], limit=2, port=None, log_of=log_of)
     assert caught.value.details == {"limit": 2, "running": 2}
     assert caught.value.hint is not None
-    assert "DEVSUP_MAX_SERVERS" in caught.value.hint
+    assert "DEVSUP_MAX_SERVERS" in caught.value.message
 
 
 def test_without_a_lease_the_port_stays_free(registry: Registry) -> None:
