@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -363,4 +364,15 @@ def test_an_example_runs_and_leaves_nothing(world: World, name: str) -> None:
         "stopped ['stopped', 'stopped']\n",
     }
     assert done.stdout == expected[name]
+    assert world.list() == []
+
+
+def test_the_example_of_the_page_runs(world: World) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL)
+    command = ", ".join(map(repr, server_argv("web")))
+    (world.project / "devsup.toml").write_text(f"[apps.web]\ncommand = [{command}]\nport = {world.port}\n")
+    call = [sys.executable, "-X", "dev", "-c", example]
+    done = subprocess.run(call, cwd=world.project, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"http://localhost:{world.port}\n"
     assert world.list() == []
