@@ -217,17 +217,18 @@ def _sources() -> dict[str, str]:
         r"|(?:api|access|private|signing|encryption|master)[-_]?key|(?<![\w.-])key(?==)"
     )
     prefixes: Iterable[str] = (p for p in _PREFIXES if p != "eyJ")
+    # Each is searched for from few places, or not far: a minified line is one word of a million letters.
     return {
         # Greedy up to the last `@` of the authority: a password may contain one.
-        "url": r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#\"'<>]+@",
+        "url": r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#\"'<>]+@",
         # `NAME=value` and `"name": "value"`; not `token: x`, which is how parsers speak of syntax errors.
         "assignment": (
-            rf"(?i)([\w.-]*(?:{names})[\w.-]*(?:=[\"']?|\"\s*:\s*\"))(?!\*\*\*)"
+            rf"(?i)((?<![\w.-])[\w.-]*(?:{names})[\w.-]{{0,99}}(?:=[\"']?|\"\s*:\s*\"))(?!\*\*\*)"
             r"(?:(?<=[\"'])[^\"'\n]+|[^\s\"'&,;]+)"
         ),
         # `--token value`, also as two words of a list; not `--token is missing`, which a program complains.
         "flag": (
-            rf"(?i)((?<![\w-])--?[\w-]*(?:{names})[\w-]*(?:\s+|[\"'],\s*(?=[\"'])))(?!\*\*\*|{_COMPLAINTS})"
+            rf"(?i)((?<![\w-])--?[\w-]*(?:{names})[\w-]{{0,99}}(?:\s+|[\"'],\s*(?=[\"'])))(?!\*\*\*|{_COMPLAINTS})"
             r"(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s\"'`-][^\s\"'`]*)"
         ),
         "bearer": r"([Bb]earer )[\w.~+/=-]{6,}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -80,3 +81,15 @@ def test_what_is_not_suspicious_has_nothing_to_mask() -> None:
     answer = {"command": ["node", "next", "dev"], "url": "http://localhost:3000", "text": "GET / 200"}
     assert not masking.suspicious(json.dumps(answer))
     assert masking.value(answer) == answer
+
+
+@pytest.mark.parametrize(
+    "part", ["x", "-", "a.", "token", "token=", "-eyJa.", "--token ", "a://b@", '"token":', "=", "é"]
+)
+def test_a_minified_line_is_masked_in_no_time(part: str) -> None:
+    """Each of them took minutes: every letter of a long word was a place to begin."""
+    content = "TOKEN=abcdef https://a:b@c.test sk-live-abcdefgh " + part * (200_000 // len(part))
+    began = time.process_time()
+    masked = masking.text(content)
+    assert time.process_time() - began < 5.0
+    assert masked.startswith("TOKEN=*** https://***@c.test sk-*** ")
