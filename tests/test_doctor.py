@@ -500,11 +500,11 @@ def no_completions(place: Place) -> Iterator[None]:
     user.mkdir()
     place.patch.setenv("HOME", str(user))
     place.patch.setenv("SHELL", "/bin/bash")
-    shell = user / ".local/share/bash-completion/completions"
+    place.patch.setenv("PATH", f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
 
     def install() -> None:
-        shell.mkdir(parents=True)
-        (shell / "devsup").write_text(Path("completions/devsup.bash").read_text())
+        # It asks which shell it was typed into.
+        subprocess.run(["bash", "-c", "devsup --install-completion; exit $?"], check=True, cwd=place.project)
 
     place.by_hand = install
     yield
@@ -561,7 +561,7 @@ def test_a_finding_is_seen_and_its_fix_mends_it(name: str, place: Place) -> None
             assert status == ("bad" if bad else "warn")
         if name in ("manager_missing", "completions_missing"):
             assert place.by_hand is not None
-            place.by_hand()  # its command wants the network, or a shell of the user's
+            place.by_hand()  # the one wants the network, the other to be typed into that shell
         elif kind != "registry_rebuilt":
             place.follow(one.fix)
         assert wait_until(lambda: place.find(kind) == [], 20)

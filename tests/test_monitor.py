@@ -305,6 +305,7 @@ def test_the_story_of_a_server(servers: Servers, devsup: Devsup) -> None:
     assert "event: somebody asked for its stop by pid" in told
     assert "event: stopped" in told
     assert (told.splitlines()[-1], following) == ("system: nothing of it runs: stopped", "devsup restart web")
+    assert story(devsup, f":{port}")[1] == following
     assert devsup(*following.split()[1:]).code == 0
     servers.stop("web")
 
