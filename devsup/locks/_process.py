@@ -38,7 +38,7 @@ PROCESS_TIMEOUT = 60.0
 #: Seconds between two tries: at first, later, and after `_LONG`, when uses seem to be long. Among many short
 #: uses who tries oftener waits less: with 0.02 from the beginning the longest waits were twice as long.
 _SOON, _LATER, _SELDOM = 0.0005, 0.005, 0.02
-_LONG = 2.0
+_LONG = 10.0
 #: Times that the file may be removed while we take the lock.
 _ROUNDS = 100
 
