@@ -571,7 +571,8 @@ def test_the_whole_of_a_fix(place: Place) -> None:
     """Nothing is ended or changed without `--fix`; with it the safe things are done, and it says which."""
     answer = checked(place.devsup("doctor", "--json"), "doctor")
     assert [part["part"] for part in answer["data"]["parts"]] == list(PARTS)
-    assert answer["data"]["status"] in ("ok", "warn")
+    here = [part for part in answer["data"]["parts"] if part["part"] not in ("environment", "logs")]
+    assert {part["status"] for part in here} <= {"ok", "skipped"}  # the rest is this machine's business
     with dead(place), orphaned(place), no_tmpdir(place):
         for _ in range(2):
             again = place.devsup("doctor", "--json")
@@ -583,9 +584,9 @@ def test_the_whole_of_a_fix(place: Place) -> None:
         fixed = place.devsup("doctor", "--fix", "--json")
         envelope = checked(fixed, "doctor")
         assert fixed.code == 14  # what is no business of a program's is as it was
-        assert {one.partition(":")[0] for one in envelope["error"]["details"]["findings"]} == {
-            "tmpdir_unusable"
-        }
+        left = {one.partition(":")[0] for one in envelope["error"]["details"]["findings"]}
+        assert "tmpdir_unusable" in left
+        assert not {"server_dead", "process_orphaned"} & left
         done = [note for note in envelope["notes"] if note.startswith("fixed ")]
         assert len(done) == 2
         assert any("dev_server_web" in note for note in done)
