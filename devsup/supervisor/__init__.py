@@ -1,7 +1,7 @@
 """
 The use cases: start, stop, restart, list, status, logs, wait, cleanup.
 
-* ``core``     the `Supervisor`, one method a use case
+* ``core``     the `Supervisor`, one method a use case; ``looking`` those that change nothing
 * ``start``    get or create one server, however many ask
 * ``stop``     end servers and say what was seen
 * ``ready``    how a start comes out

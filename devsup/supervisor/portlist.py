@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
     from devsup.apps.commands import Plan
     from devsup.models import Row
-    from devsup.supervisor.core import Supervisor
+    from devsup.supervisor.looking import Looking
     from devsup.system import Listener
 
 __all__ = ["Taken", "conflicts", "port_list", "who"]
 
 
-def port_list(supervisor: Supervisor) -> PortList:
+def port_list(supervisor: Looking) -> PortList:
     """Return the listeners of interest by port, and in the notes what a start of each app would meet."""
     registry = Registry(supervisor.home)
     rows = _live(registry)
@@ -46,7 +46,7 @@ def _live(registry: Registry) -> list[Row]:
     ]
 
 
-def _uses(supervisor: Supervisor, rows: list[Row], wanted: set[int]) -> list[PortUse]:
+def _uses(supervisor: Looking, rows: list[Row], wanted: set[int]) -> list[PortUse]:
     inside = supervisor.project.rstrip("/") + "/"
     holders = _holders()
     found = []
@@ -91,7 +91,7 @@ def _use(one: Listener, pid: int | None, row: Row | None, cwd: str | None, proje
     )
 
 
-def _plans(supervisor: Supervisor) -> Iterator[Plan]:
+def _plans(supervisor: Looking) -> Iterator[Plan]:
     """Give what a start of each app would run; what cannot be started says so when it is."""
     config = configured.load(supervisor.project, supervisor.home)
     seen = configured.apply(detect.survey(supervisor.project, supervisor.cwd), config)
@@ -124,7 +124,7 @@ class Taken(Record):
     instead: str
 
 
-def conflicts(supervisor: Supervisor) -> list[Taken]:
+def conflicts(supervisor: Looking) -> list[Taken]:
     """Return the ports that apps of this project are to have, and that others have."""
     registry = Registry(supervisor.home)
     rows = _live(registry)

@@ -15,7 +15,7 @@ from devsup.bounds import DEFAULT_LIMIT
 from devsup.errors import DevsupError, UsageError
 from devsup.models import ConfigResult, InitResult
 from devsup.shutdown import DEFAULT_GRACE
-from devsup.supervisor.core import START_TIMEOUT
+from devsup.supervisor.looking import START_TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
