@@ -100,6 +100,12 @@ def call(supervisor: StandIn, capfd: pytest.CaptureFixture[str]) -> Callable[...
         (["start", "--timeout", "nan"], "`--timeout` takes from 0 to 86400 seconds", "devsup start --help"),
         (["stop", "web", "--grace", "-1"], "`--grace` takes from 0 to 86400 seconds", "devsup stop --help"),
         (["logs", "web", "-n", "x"], "`--lines` takes a whole number", "devsup logs --help"),
+        (
+            ["start", "--with-parent", "x"],
+            "`--with-parent` takes the pid of a process",
+            "devsup start --help",
+        ),
+        (["events", "--after", "x"], "`--after` takes the number of an event", "devsup events --help"),
         (["logs", "web", "-n", "-1"], "`--lines` takes a number from 0 to 1000000", "devsup logs --help"),
         (["status"], "`devsup status` needs TARGET", "devsup status --help"),
         (["url", "a", "b"], "`devsup url` takes no argument `b`", "devsup url --help"),

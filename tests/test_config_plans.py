@@ -227,6 +227,13 @@ def test_a_host_reaches_the_detected_server(temporary: Path) -> None:
 # -- what goes to the guard ----------------------------------------------------------------------------
 
 
+def test_a_host_that_the_command_contradicts_is_told(temporary: Path) -> None:
+    toml = '[apps.x]\nkind = "vite"\ncommand = "vite --host ::1"\nhost = "0.0.0.0"\n'
+    plan = planned(temporary, toml, "x")
+    assert "0.0.0.0" not in plan.command
+    assert plan.notes == ["the command itself says on which address it listens: `host` 0.0.0.0 has no effect"]
+
+
 def test_readiness_and_policy_reach_the_guard(temporary: Path) -> None:
     toml = (
         '[apps.web]\nready = {http = "/ok", status = 200, log = "up", timeout = "2m", owner = "any"}\n'

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from devsup import Supervisor, aio
+from devsup import Supervisor, UsageError, aio
 from devsup.paths import Home
 from devsup.registry import Registry, frozen
 from tests.racing import World
@@ -121,6 +121,11 @@ def test_a_reader_that_lags_behind_the_bound_is_told(
     first, *_ = devsup("events", "--json", "--after", 3).out.splitlines()
     assert json.loads(first) == {**dict.fromkeys(gap._fields), **gap.asdict()}
     assert "events 4 to 15 are no longer kept" in devsup("events", "--after", 3).out
+
+
+def test_no_event_comes_before_the_first(supervisor: Supervisor) -> None:
+    with pytest.raises(UsageError, match="from 0"):
+        supervisor.events(after=-1)
 
 
 def test_a_history_that_has_lost_all_is_no_empty_one(supervisor: Supervisor, registry: Registry) -> None:

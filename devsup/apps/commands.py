@@ -257,7 +257,11 @@ def _finish(
     """Put together what the call, the environment, the file and the command say; ``prefixed`` is its port."""
     project, given, environ = call.project, call.given, call.environ
     kind = line.kind
-    line = lines.with_host(line, settings.get("host"))
+    host = settings.get("host")
+    placed = lines.with_host(line, host)
+    if host is not None and placed is line:
+        notes = [*notes, f"the command itself says on which address it listens: `host` {host} has no effect"]
+    line = placed
     recipe, own = lines.recipe_of(line)
     env = configured.variables(call.config, name, line.cwd, settings)
     asked = _asked(kind, prefixed if call.port is None else call.port, given)

@@ -151,7 +151,12 @@ def _usage_error(error: typer.TyperException, words: list[str], rest: list[str] 
 
 
 #: What an option takes, by the letter that its help shows.
-_TAKES = {"N": "a whole number", "S": "a number of seconds"}
+_TAKES = {
+    "N": "a whole number",
+    "PID": "the pid of a process",
+    "S": "a number of seconds",
+    "SEQ": "the number of an event",
+}
 
 
 def _is(word: str, option: str) -> bool:

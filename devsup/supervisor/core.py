@@ -395,7 +395,7 @@ class Supervisor(Looking):
         ``fix`` does what is safe: the notes say what was done, and the answer is how things are then. Without
         it nothing is changed, and no process is ended.
         """
-        loops.refuse("Supervisor.doctor", "a thread: `await asyncio.to_thread(supervisor.doctor)`")
+        loops.refuse("Supervisor.doctor", "asyncio.to_thread(supervisor.doctor)")
         from devsup.supervisor import health
 
         self.confine(self.home.root)
@@ -407,14 +407,14 @@ class Supervisor(Looking):
 
         :raises NotFound: nothing is known of it
         """
-        loops.refuse("Supervisor.why", "a thread: `await asyncio.to_thread(supervisor.why, target)`")
+        loops.refuse("Supervisor.why", "asyncio.to_thread(supervisor.why, target)")
         from devsup.supervisor.why import why
 
         return why(self, target)
 
     def metrics(self) -> Metrics:
         """Return how things are, in all projects, as OpenMetrics text."""
-        loops.refuse("Supervisor.metrics", "a thread: `await asyncio.to_thread(supervisor.metrics)`")
+        loops.refuse("Supervisor.metrics", "asyncio.to_thread(supervisor.metrics)")
         from devsup.models import Metrics as Answer
         from devsup.supervisor.metrics import metrics
 
@@ -436,7 +436,7 @@ class Supervisor(Looking):
         ``max_memory`` (MiB) and ``max_cpu`` (percent of one core) are what a server's tree may take, 0 for no
         limit; by default what ``DEVSUP_MONITOR_MEMORY`` and ``DEVSUP_MONITOR_CPU`` say, else 4096 and 200.
         """
-        loops.refuse("Supervisor.monitor", "a thread of its own")
+        loops.refuse("Supervisor.monitor", "asyncio.to_thread(...) of all its rounds")
         from devsup.supervisor import monitor
 
         self.confine(self.home.root)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 
 from devsup.clock import iso
+from devsup.errors import UsageError
 from devsup.models import Event, EventPage, HistoryEntry
 from devsup.registry import Registry
 from devsup.supervisor.waiting import Changes
@@ -37,7 +38,13 @@ def read(
     wait: float,
     rest: Callable[[float], None],
 ) -> EventPage:
-    """Return the next events, or the last ones; with ``wait`` wait so many seconds until there are some."""
+    """
+    Return the next events, or the last ones; with ``wait`` wait so many seconds until there are some.
+
+    :raises UsageError: ``after`` is below 0
+    """
+    if after is not None and after < 0:
+        raise UsageError("`--after` takes the number of an event, from 0", hint="devsup events --help")
     registry, changes = Registry(home), Changes(home)
     deadline, pause = time.monotonic() + wait, _SOON
     while True:
