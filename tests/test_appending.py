@@ -7,7 +7,6 @@ import fcntl
 import os
 import threading
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +16,7 @@ from devsup.locks import aappend, append
 from tests.support import Spawn, hear, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 WRITER = """
@@ -106,39 +105,23 @@ def test_a_line_for_which_there_is_no_room_is_taken_back(
     assert path.read_text() == "first\nthird\n"
 
 
-def test_a_line_belongs_into_the_file_that_is_there(temporary: Path) -> None:
-    """While a writer waits the file is moved away, or removed: the line is not to vanish with it."""
-    path = temporary / "shared.log"
-    for change in (lambda: path.rename(temporary / "old.log"), path.unlink):
-        append(path, "before")
-        with open(path, "a") as other:
-            fcntl.flock(other, fcntl.LOCK_EX)
-            writer = threading.Thread(target=append, args=(path, "after"))
-            with _opened(path) as opened:
-                writer.start()
-                assert opened.wait(20)
-            change()
-        writer.join(20)
-        assert path.read_text() == "after\n"
-        path.unlink()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[threading.Event]:
-    """Give what is set when ``path`` has been opened and found locked."""
-    tried, take = threading.Event(), fcntl.flock
+def test_a_line_belongs_into_the_file_that_is_there(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forced: opened, it is moved away or removed before it is locked: the line is not to go with it."""
+    path, take = temporary / "shared.log", fcntl.flock
+    changes: list[Callable[[], object]] = []
 
     def flock(fd: int, operation: int) -> None:
-        try:
-            take(fd, operation)
-        except BlockingIOError:
-            tried.set()
-            raise
+        while changes:
+            changes.pop()()
+        take(fd, operation)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("devsup.locks.appending.fcntl.flock", flock)
-        assert path.exists()
-        yield tried
+    monkeypatch.setattr("devsup.locks.appending.fcntl.flock", flock)
+    for change in (lambda: path.rename(temporary / "old.log"), path.unlink):
+        append(path, "before")
+        changes.append(change)
+        append(path, "after")
+        assert path.read_text() == "after\n"
+        path.unlink()
 
 
 def test_what_cannot_be_appended_is_refused(temporary: Path) -> None:
