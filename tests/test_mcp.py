@@ -154,6 +154,8 @@ def test_arguments_are_checked_and_their_values_not_repeated() -> None:
         ({"command": []}, "command"),
         ({"port": "3000"}, "port"),
         ({"env": {"TOKEN": 1}}, "env.TOKEN"),
+        ({"env": {"A=hunter2": "x"}}, "env"),
+        ({"env": {"": "x"}}, "env"),
         ({"secret": "hunter2"}, "secret"),
     ):
         with pytest.raises(UsageError) as caught:
@@ -178,6 +180,9 @@ def test_roots_confine_paths(temporary: Path) -> None:
             roots.resolve(outside)
     with pytest.raises(UsageError, match="no folder"):
         roots.resolve("nope")
+    for no_path in ("a\0b", "\ud800"):
+        with pytest.raises(UsageError, match="no path"):
+            roots.resolve(no_path)
     assert Roots.named([], otherwise=str(sibling)).folders == (str(sibling),)
     with pytest.raises(UsageError, match="no folder of this machine"):
         Roots.named(["https://example.com/", "file://elsewhere/shop"], otherwise="/").resolve(None)

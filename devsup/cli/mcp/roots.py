@@ -44,7 +44,10 @@ class Roots:
             )
         if project is None:
             return self.folders[0]
-        path = os.path.realpath(os.path.join(self.folders[0], project))
+        try:
+            path = os.path.realpath(os.path.join(self.folders[0], project))
+        except ValueError:  # a NUL, or half a character
+            raise UsageError("`project` is no path", hint="name an existing folder as `project`") from None
         reach.check(path, self.folders)
         if not os.path.isdir(path):
             raise UsageError(f"no folder `{path}`", hint="name an existing folder as `project`")

@@ -60,7 +60,9 @@ class _Start(Arguments):
     ] = None
     timeout: Annotated[float, Field(ge=0, le=600, description="Seconds to wait until it answers.")] = 45.0
     wait: Annotated[bool, Field(description="Whether to wait until it answers.")] = True
-    env: Annotated[dict[str, str], Field(description="Variables for the server.")] = {}
+    env: Annotated[
+        dict[Annotated[str, Field(pattern="^[^=]+$")], str], Field(description="Variables for the server.")
+    ] = {}
 
 
 class _Ending(Arguments):
@@ -264,9 +266,14 @@ def parse(tool: Tool, arguments: dict[str, Any] | None) -> Arguments:
     except ValidationError as error:
         # The input itself may be a secret, so only its place is named.
         wrong = [
-            f"`{'.'.join(map(str, one['loc'])) or tool.name}`: {one['msg'][:1].lower()}{one['msg'][1:]}"
+            f"`{_place(one['loc']) or tool.name}`: {one['msg'][:1].lower()}{one['msg'][1:]}"
             for one in error.errors(include_input=False, include_url=False)
         ]
         raise UsageError(
             "; ".join(dict.fromkeys(wrong)), hint=f"call `{tool.name}` with what its input schema names"
         ) from None
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    # A name that the caller made up is input, too.
+    return ".".join(map(str, location[:-2] if location[-1:] == ("[key]",) else location))
