@@ -329,8 +329,9 @@ _forking = RLock()
 def _in_child() -> None:
     for hold in _open_holds.values():
         # Closed, not unlocked: that would free the lock of the parent, whose descriptor is the same.
-        os.close(hold._fd)  # noqa: SLF001 - one promise, two places
-        hold._fd = -1  # noqa: SLF001
+        if hold._fd >= 0:  # noqa: SLF001 - one promise, two places
+            os.close(hold._fd)  # noqa: SLF001
+            hold._fd = -1  # noqa: SLF001
         hold._waiting = None  # noqa: SLF001
         if hold._held:  # noqa: SLF001
             hold._held = False  # noqa: SLF001
