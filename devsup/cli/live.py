@@ -24,8 +24,8 @@ from rich.text import Text
 
 from devsup import logs, masking
 from devsup.cli import plain
+from devsup.cli.colours import COLOURS
 from devsup.errors import DevsupError
-from devsup.models import State
 from devsup.supervisor.usage import Meter
 
 if TYPE_CHECKING:
@@ -44,17 +44,6 @@ _NARROW = 70
 #: Lines that are not servers: the title, the heading, what happened, the keys.
 _FRAME = 4
 _KEYS = "↑↓ select  s stop  r restart  l log  q quit"
-
-_COLOURS = {
-    State.READY: "green",
-    State.RUNNING: "green",
-    State.STARTING: "yellow",
-    State.RESTARTING: "yellow",
-    State.STOPPING: "yellow",
-    State.UNHEALTHY: "red",
-    State.CRASHED: "red",
-    State.LOST: "red",
-}
 
 
 class Board:
@@ -137,7 +126,7 @@ class Board:
                 numbers = [plain.or_dash(server.pid), *numbers, plain.uptime(server, now)]
             cells = [
                 Text(_shown(server.app or server.session)),
-                Text(plain.state_text(server), style=_COLOURS.get(server.state, "dim")),
+                Text(plain.state_text(server), style=COLOURS.get(server.state, "dim")),
                 *(Text(number) for number in numbers),
                 *([Text(_shown(logs.last_line(server.log, width)), style="dim")] if wide else []),
             ]

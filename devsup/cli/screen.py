@@ -23,6 +23,7 @@ from rich.text import Text
 from devsup import logs, masking
 from devsup.cli import answer as answers
 from devsup.cli import handlers, plain, verbs
+from devsup.cli.colours import COLOURS
 from devsup.models import (
     ENDED_STATES,
     LogPage,
@@ -30,7 +31,6 @@ from devsup.models import (
     PruneResult,
     ServerList,
     StartResult,
-    State,
     StopResults,
 )
 
@@ -45,17 +45,6 @@ __all__ = ["run", "show", "table"]
 
 #: A call that answers sooner has shown nothing.
 _PATIENCE = 0.2
-
-_COLOURS = {
-    State.READY: "green",
-    State.RUNNING: "green",
-    State.STARTING: "yellow",
-    State.RESTARTING: "yellow",
-    State.STOPPING: "yellow",
-    State.UNHEALTHY: "red",
-    State.CRASHED: "red",
-    State.LOST: "red",
-}
 
 
 def run(call: Call) -> Answer:
@@ -134,7 +123,7 @@ def table(listed: ServerList, *, projects: bool, now: float | None = None) -> Ta
             grid.add_row()  # between repositories, so that the worktrees of one are seen together
         before = (place.repository or server.project) if place is not None else None
         name, state = server.app or server.session, plain.state_text(server)
-        colour = _COLOURS.get(server.state, "dim")
+        colour = COLOURS.get(server.state, "dim")
         cells = [name, state, plain.or_dash(server.pid), _address(server), plain.uptime(server, now)]
         where = [_cut(_place(server, place))] if place is not None else []
         grid.add_row(*_cells(cells, colour), *where)
@@ -198,7 +187,7 @@ def _highlight(answer: Answer) -> dict[str, str]:
         return {" already stopped": "green", " stopped": "green", " not stopped": "red"}
     elif hasattr(answer.data, "server"):
         servers = [answer.data.server]
-    return {str(server.state.value): _COLOURS.get(server.state, "dim") for server in servers}
+    return {str(server.state.value): COLOURS.get(server.state, "dim") for server in servers}
 
 
 class _Page:
