@@ -109,7 +109,7 @@ def test_guards_sleep_while_nothing_happens(servers: Servers) -> None:
     after = cost()
     for name in guards:
         cpu, switches = (one - other for one, other in zip(after[name], before[name], strict=True))
-        assert cpu <= 0.01, name
+        assert cpu < 0.015, name  # one tick of the clock, and what adding floats makes of it
         assert switches <= 2, name
     servers.devsup("stop", "--all")
     servers.nothing_is_left()

@@ -621,7 +621,7 @@ def test_a_list_amid_starts_and_stops(world: World) -> None:
 
 def test_a_list_looks_again_where_a_stop_came_in_between(world: World) -> None:
     """Forced: the rows are read, then the server is stopped, then its processes are looked at."""
-    gate = world.gate("command", "Supervisor._snapshot > Database.close: close")
+    gate = world.gate("command", "Looking._snapshot > Database.close: close")
     world.start()
     lister = world.begin("list", plan=[gate.plan])
     gate.reached()

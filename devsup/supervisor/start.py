@@ -476,7 +476,8 @@ class Starter:
             now = self.registry.row(row.id)
             if now is None or life(now) is not Life.ORPHANED:
                 return
-            if now.leader is None or not self._is_unclaimed(now):
+            at_gate = now.leader is None or trees.is_guard(now.leader.pid)
+            if at_gate or not self._is_unclaimed(now):
                 pause(self.deadline)  # its child is about to end at the gate, or somebody is about to end it
                 return
             executable = commands.validate(self.plan, self.environ)
