@@ -294,10 +294,13 @@ class _Look:
                 self.must(not again, f"list shows {server.state.value}, but pid {server.pid} does not live")
 
     def start_again(self) -> None:
-        world, began = self.world, time.monotonic()
+        world, began, killed = self.world, time.monotonic(), self.world.killed()
         try:
             result = world.start()
         except DevsupError as error:
+            if error.code == "exited_early" and error.details["signal"] and self.world.killed() > killed:
+                self.start_again()  # the kill of the child came only now, and was told truly
+                return
             self.then = f"start: {error.code}"
             self.problems.append(f"the next start failed: {error.code}: {error}, {error.details}")
             return
