@@ -201,25 +201,28 @@ class Starter:
             return
         name = row.app or row.session
         ignored = ["--env"] if self.given_env else []
-        if self.given_policy:
-            policy = self._policy_of(row)
-            ignored += [flag for key, flag in _FLAGS.items() if self._is_ignored(key, policy)]
+        # Read once, and only where there is something to compare it with.
+        compared = bool(self.given_policy) or self._mark(row) is not None
+        policy = self._policy_of(row) if compared else None
+        ignored += [flag for key, flag in _FLAGS.items() if self._is_ignored(key, policy)]
         if ignored:
             verb = "was" if len(ignored) == 1 else "were"
             listed = ", ".join(ignored)
             self.notes.append(f"it already runs; {listed} {verb} not applied (`devsup stop {name}` first)")
-        if self._config_changed(row):
+        if self._config_changed(row, policy):
             self.notes.append(
                 f"the configuration of `{name}` has changed since it was started; `devsup stop {name}` and "
                 f"`devsup start {name}` apply it"
             )
 
-    def _config_changed(self, row: Row) -> bool:
-        mark = self.plan.policy.get("config")
-        if mark is None or row.session != self.plan.session:
-            return False
-        policy = self._policy_of(row)
-        return policy is not None and policy.get("config") != mark
+    def _mark(self, row: Row) -> str | None:
+        """Return what tells the configuration of this app from another, where ``row`` is its own server."""
+        mark: str | None = self.plan.policy.get("config")
+        return mark if row.session == self.plan.session else None
+
+    def _config_changed(self, row: Row, policy: dict[str, Any] | None) -> bool:
+        mark = self._mark(row)
+        return mark is not None and policy is not None and policy.get("config") != mark
 
     def _policy_of(self, row: Row) -> dict[str, Any] | None:
         """Return how long the server lives; None where it has just ended, or is of another version."""
