@@ -119,8 +119,10 @@ def waiting_for(call: Call) -> str | None:
 
 def follows(call: Call) -> bool:
     """Tell whether ``call`` gives more than one answer."""
-    asked = call.options.get("follow") or call.options.get("watch")
-    return bool(asked or (call.verb == "monitor" and not call.options["once"]))
+    if call.verb in _HANDLERS or call.verb == "version":
+        return bool(call.options.get("follow"))
+    asked = getattr(verbs.module(call.verb), "follows", None)
+    return asked is not None and bool(asked(call.options))
 
 
 def pages(call: Call) -> Iterator[Answer]:

@@ -11,8 +11,9 @@ A module has
     what Rich draws instead
 ``waits(options)``, where it takes its time
     what a person is told meanwhile
-``pages(supervisor, options, rest)``, where it has `--follow` or `--watch`
-    gives one `data` after another; ``rest(seconds)`` waits, and ends it where nobody reads any more
+``follows(options)`` and ``pages(supervisor, options, rest)``, where it may give more than one answer
+    whether it does, and one `data` after another; ``rest(seconds)`` waits, and ends it where nobody reads any
+    more
 
 Its signature stands in `devsup.cli.commands`, the shape of its data in `devsup/schemas`.
 """

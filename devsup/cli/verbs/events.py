@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from devsup.models import EventPage, HistoryEntry
     from devsup.supervisor import Supervisor
 
-__all__ = ["handle", "lines", "pages"]
+__all__ = ["follows", "handle", "lines", "pages"]
 
 #: Seconds that a follower waits for something new before it asks again.
 _FOLLOW_WAIT = 30.0
@@ -21,6 +21,11 @@ _FOLLOW_WAIT = 30.0
 def handle(supervisor: Supervisor, options: dict[str, Any], _: object) -> tuple[EventPage, None]:
     """Return one page."""
     return _page(supervisor, options, options["after"]), None
+
+
+def follows(options: dict[str, Any]) -> bool:
+    """Give one answer after another with `--follow`."""
+    return bool(options["follow"])
 
 
 def pages(

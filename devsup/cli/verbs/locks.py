@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from devsup.models import LockList, LockStatus
     from devsup.supervisor import Supervisor
 
-__all__ = ["drawn", "handle", "lines", "pages"]
+__all__ = ["drawn", "follows", "handle", "lines", "pages"]
 
 #: Seconds between two looks of `--watch`.
 _EVERY = 1.0
@@ -23,6 +23,11 @@ _HEADING = ["LOCK", "KIND", "HELD BY", "FOR", "WAITING", "USES", "FAILED", "WAIT
 def handle(supervisor: Supervisor, options: dict[str, Any], _: object) -> tuple[LockList, None]:
     """Look once."""
     return supervisor.locks(everything=options["all"]), None
+
+
+def follows(options: dict[str, Any]) -> bool:
+    """Give one answer after another with `--watch`."""
+    return bool(options["watch"])
 
 
 def pages(

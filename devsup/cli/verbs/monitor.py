@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from devsup.models import MonitorRound
     from devsup.supervisor import Supervisor
 
-__all__ = ["handle", "lines", "pages"]
+__all__ = ["follows", "handle", "lines", "pages"]
 
 #: Seconds between two looks: a look takes a tenth of one, and a day is long enough to hear of nothing.
 _LEAST, _MOST = 0.1, 86_400.0
@@ -23,6 +23,11 @@ def handle(supervisor: Supervisor, options: dict[str, Any], _: object) -> tuple[
     """Look once."""
     [one] = supervisor.monitor(**_asked(options))
     return one, None
+
+
+def follows(options: dict[str, Any]) -> bool:
+    """Give one answer after another, unless one look is asked for."""
+    return bool(not options["once"])
 
 
 def pages(
