@@ -21,7 +21,7 @@ from devsup.system import ProcessInfo
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
 __all__ = [
     "MARKER",
@@ -32,6 +32,7 @@ __all__ = [
     "is_guard",
     "is_shared",
     "kept",
+    "lineage",
     "listening",
     "marked",
     "marker_of",
@@ -307,6 +308,22 @@ def listening(
         return {}
     held = {info.pid: system.socket_inodes(info.pid) & listeners.keys() for info in infos}
     return {pid: [listeners[inode] for inode in sorted(inodes)] for pid, inodes in held.items() if inodes}
+
+
+def lineage(pid: int) -> Iterator[ProcessInfo]:
+    """
+    Give process ``pid`` and those above it, as far as they are there.
+
+    :raises OSError: on the way: one is hidden from this user
+    """
+    seen: set[int] = set()  # pids are reused: what was read one after another may go in a circle
+    while pid > 0 and pid not in seen:
+        seen.add(pid)
+        info = system.process(pid)
+        if info is None:
+            return
+        yield info
+        pid = info.ppid
 
 
 def inside(tree: Tree, pid: int) -> bool:

@@ -153,14 +153,12 @@ def _mine(supervisor: Supervisor, pid: int) -> ProcessInfo:
 
 
 def _ancestors() -> set[int]:
-    found, pid = set(), os.getpid()
-    while pid > 0 and pid not in found:
-        found.add(pid)
-        try:
-            info = system.process(pid)
-        except OSError:
-            break
-        pid = info.ppid if info is not None else 0
+    found = {os.getpid()}
+    try:
+        for info in trees.lineage(os.getpid()):
+            found.add(info.ppid)
+    except OSError:
+        pass  # the hidden one is among them; what is above it is not this user's to adopt
     return found
 
 

@@ -13,7 +13,7 @@ import os
 import time
 from functools import partial
 
-from devsup import identity, logs, shutdown, system
+from devsup import identity, logs, shutdown
 from devsup import tree as trees
 from devsup.config import cache
 from devsup.filenames import native
@@ -277,14 +277,8 @@ def _is_busy(infos: list[ProcessInfo]) -> bool:
     """Tell whether a guard is still at it, or this very call comes from inside."""
     if any(trees.is_guard(info.pid) for info in infos):
         return True
-    pids, pid, seen = {info.pid for info in infos}, os.getpid(), set[int]()
-    while pid > 0 and pid not in seen:
-        if pid in pids:
-            return True
-        seen.add(pid)
-        try:
-            info = system.process(pid)
-        except OSError:
-            return True
-        pid = info.ppid if info is not None else 0
-    return False
+    pids = {info.pid for info in infos}
+    try:
+        return any(one.pid in pids for one in trees.lineage(os.getpid()))
+    except OSError:
+        return True

@@ -206,15 +206,13 @@ def _member_of(rows: list[Row], pid: int) -> Row | None:
 
 def _ancestors(info: ProcessInfo) -> set[int]:
     """Return who is above a process: one that we did not start leads neither session nor group."""
-    found: set[int] = set()
-    parent: ProcessInfo | None = info
-    while parent is not None and parent.ppid > 1 and parent.ppid not in found:
-        found.add(parent.ppid)
-        try:
-            parent = system.process(parent.ppid)
-        except OSError:
-            break
-    return found
+    found = {info.ppid}
+    try:
+        for above in trees.lineage(info.ppid):
+            found.add(above.ppid)
+    except OSError:
+        pass  # the hidden one is among them
+    return found - {0, 1}
 
 
 def _is_own(row: Row, pid: int) -> bool:

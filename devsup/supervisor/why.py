@@ -10,6 +10,7 @@ import os
 import time
 
 from devsup import identity, masking, ports, system
+from devsup import tree as trees
 from devsup.clock import iso
 from devsup.errors import DevsupError, NotFound, NotOurs
 from devsup.masking import quoted
@@ -211,15 +212,13 @@ def _of_stranger(supervisor: Supervisor, registry: Registry, target: str, port: 
 
 def _chain(pid: int) -> list[system.ProcessInfo]:
     found: list[system.ProcessInfo] = []
-    while pid > 1 and len(found) <= _ABOVE:
-        try:
-            info = system.process(pid)
-        except OSError:
-            break
-        if info is None or info in found:
-            break
-        found.append(info)
-        pid = info.ppid
+    try:
+        for info in trees.lineage(pid):
+            if info.pid == 1 or len(found) > _ABOVE:
+                break
+            found.append(info)
+    except OSError:
+        pass  # who is hidden is not told of
     return found
 
 
