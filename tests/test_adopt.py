@@ -342,6 +342,29 @@ def test_the_adopted_app_is_found_guarded_restarted_and_stopped(
     assert not is_listening(port)
 
 
+@pytest.mark.parametrize(("kind", "packages"), [("vite", ["vite"]), ("sveltekit", ["vite", "@sveltejs/kit"])])
+def test_what_only_its_package_tells_apart_is_adopted_as_its_app(
+    devsup: Devsup, project: Path, kind: str, packages: list[str]
+) -> None:
+    """One process of Vite looks like another, so a list calls it that; the app of its folder knows better."""
+    port = free_port()
+    package = {"scripts": {"dev": "vite dev"}, "devDependencies": dict.fromkeys(packages, "*")}
+    (project / "package.json").write_text(json.dumps(package))
+    program = project / "node_modules" / ".bin" / "vite"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(Path(server_argv("web")[1]))
+    argv = [sys.executable, str(program), "dev", "--port", str(port)]
+    with subprocess.Popen(argv, cwd=project, env=with_changes({"DEVSUP_HOME": None})) as by_hand:
+        try:
+            wait_until(lambda: is_listening(port))
+            assert [one["kind"] for one in unmanaged(devsup)] == ["vite"]
+            server = devsup("--json", "adopt", by_hand.pid).data["server"]
+            assert (server["app"], server["kind"]) == ("web", kind)
+            devsup("stop", "web")
+        finally:
+            by_hand.kill()
+
+
 def test_the_log_that_next_keeps_itself_is_shown_and_never_cut(
     devsup: Devsup, project: Path, stand_in: StandIn
 ) -> None:

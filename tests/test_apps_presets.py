@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from devsup.apps import commands, scripts
+from devsup import system
+from devsup.apps import commands, processes, scripts
 from devsup.apps.presets import KINDS, SERVERS, Kind
 from tests.support import ROOT
 
@@ -320,6 +321,15 @@ def test_the_words_that_run_a_kind_are_recognised_as_it(kind: Kind) -> None:
     call = scripts.call_in(" ".join(words))
     assert call is not None
     assert call.kind.name == (kind.refines or kind.name)
+
+
+@pytest.mark.parametrize("kind", SERVERS, ids=[kind.name for kind in SERVERS])
+def test_a_process_is_called_by_the_kind_whose_program_it_runs(
+    monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    for program in kind.programs:
+        monkeypatch.setattr(system, "cmdline", lambda _pid, name=program: ["node", f"/x/bin/{name}"])
+        assert processes.kind_of(1) == (kind.refines or kind.name)
 
 
 @pytest.mark.real

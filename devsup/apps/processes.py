@@ -30,13 +30,15 @@ def argv_of(pid: int) -> list[str]:
 
 
 def kind_of(pid: int) -> str:
-    """Return the name of the kind of dev server that ``pid`` seems to be; `command` for anything else."""
-    from devsup.apps.presets import SERVERS
+    """
+    Return the name of the kind of dev server that ``pid`` seems to be; `command` for anything else.
 
-    name = _program(argv_of(pid))
-    if name == "next-server":
-        return "next"
-    return next((kind.name for kind in SERVERS if name in kind.programs), "command")
+    One that only its package tells apart is the kind that it refines.
+    """
+    from devsup.apps.presets import COMMAND, of_program
+
+    known = of_program(_program(argv_of(pid)))
+    return (known[1] if known is not None else COMMAND).name
 
 
 def is_shell(pid: int) -> bool:

@@ -16,6 +16,7 @@ from binascii import hexlify
 from devsup import identity, masking, readiness, system
 from devsup import tree as trees
 from devsup.apps import commands, configured, detect, naming, nextlock, processes
+from devsup.apps.presets import KINDS
 from devsup.clock import now_ms
 from devsup.errors import DevsupError, NameTaken, NotFound, NotOurs, UsageError
 from devsup.models import ADOPTED, NO_GUARD, Row, StartResult, State
@@ -301,8 +302,8 @@ def _plan_of_app(
     port = found.listener.port if found is not None else None
     try:
         seen = configured.apply(detect.survey(supervisor.project, folder), config)
-        app = seen.at(os.path.realpath(folder))
-        if app is None or app.kind != kind:
+        app = seen.at(os.path.realpath(folder), kind)
+        if app is None or kind not in (app.kind, KINDS[app.kind].refines):
             return None
         return commands.plan(supervisor.project, folder, app=app.name, port=port, config=config)
     except DevsupError:

@@ -62,7 +62,8 @@ class Kind(Record):
     One kind of dev server. `docs/kinds.md` shows how to add one.
 
     ``programs`` maps a binary, or the module of a `python -m`, to the subcommands that make it a dev server:
-    "" for none, ":" for a word such as `main:app` somewhere among its arguments.
+    "" for none, ":" for a word such as `main:app` somewhere among its arguments. One without any is a name
+    that a running server gives itself.
     """
 
     name: str
