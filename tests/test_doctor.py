@@ -581,6 +581,9 @@ def test_the_whole_of_a_fix(place: Place) -> None:
             kinds = {one.partition(":")[0] for one in envelope["error"]["details"]["findings"]}
             assert {"server_dead", "process_orphaned", "tmpdir_unusable"} <= kinds
             assert envelope["error"]["hint"] == "devsup doctor --fix"
+        told = place.devsup("doctor").out
+        shown = [one for part in envelope["data"]["parts"] for one in part["findings"]]
+        assert [one["id"] for one in shown if f"  fix: {one['fix']}" not in told] == []
         fixed = place.devsup("doctor", "--fix", "--json")
         envelope = checked(fixed, "doctor")
         assert fixed.code == 14  # what is no business of a program's is as it was

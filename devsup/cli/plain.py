@@ -12,7 +12,6 @@ from devsup import masking
 from devsup.cli import verbs
 from devsup.models import (
     ENDED_STATES,
-    CheckResult,
     LogPage,
     Outcome,
     Server,
@@ -22,7 +21,6 @@ from devsup.models import (
     StatusResult,
     StopResult,
     StopResults,
-    UpResults,
 )
 
 TYPE_CHECKING = False
@@ -63,7 +61,8 @@ def render(answer: Answer) -> str:
         return _page(data, answer)
     lines = _list(data, projects=answer.everywhere) if isinstance(data, ServerList) else _lines(answer)
     text = "".join(f"{clean(masking.text(line))}\n" for line in lines)
-    return text if answer.error is None or isinstance(data, (StopResults, UpResults, CheckResult)) else ""
+    # What an error brings along is for programs; what a command found beside one is for everybody.
+    return "" if answer.error is not None and answer.error.data is data else text
 
 
 def talk(answer: Answer) -> str:
