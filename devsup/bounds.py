@@ -253,8 +253,7 @@ def _copy(fd: int, path: str, marks: Marks, keep: int) -> None:
         end = os.fstat(fd).st_size
         start = at = max(0, end - keep, marks.first - marks.base)
         while data := os.pread(fd, _BLOCK, at):  # to the end, wherever that is by then
-            os.write(out, data)
-            at += len(data)
+            at += os.write(out, data)  # a full disk takes a part, and refuses the rest of it next
     finally:
         os.close(out)
     base = marks.base + at

@@ -407,6 +407,20 @@ def test_whoever_is_killed_amid_a_cut_leaves_cursors_that_hold(way: str, tempora
     assert crashes >= 6
 
 
+def test_a_disk_that_takes_a_part_of_a_write_gets_the_rest(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, lacking: None
+) -> None:
+    """What a copy keeps is whole: a gap in it would hold up every reader whose cursor is there."""
+    del lacking
+    take_away(monkeypatch, WAYS["copy"])
+    log, data, write = temporary / "web.1.log", numbered(0, 10_000), os.write
+    log.write_bytes(data)
+    monkeypatch.setattr(os, "write", lambda fd, part: write(fd, part[:1000]))
+    assert bounds.bound(str(log), LIMIT)
+    first = bounds.marks_of(str(log)).first
+    assert Path(bounds.before(str(log))).read_bytes() == data[first:]
+
+
 def test_a_cut_beyond_the_moment_that_a_reader_looks_at(temporary: Path) -> None:
     """The server has written so much since it was opened that nothing of that moment is left."""
     log = temporary / "web.1.log"
