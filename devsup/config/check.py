@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from devsup.config import lines
-from devsup.config.files import invalid
+from devsup.config.files import invalid, line_of
 from devsup.config.model import App, Defaults, File, Health, Ready, Stop
 from devsup.config.values import Wrong
 from devsup.smallfile import MAX_BYTES, contents
@@ -164,7 +164,7 @@ def _problem(
         key = f"apps.{name}"
         return key, where.get(key), f"{cause.why}: {', '.join(cause.allowed)}", cause.allowed, _slug(name)
     key = ".".join(parts)
-    line = _line(where, key)
+    line = line_of(where, key)
     if error["type"] == "extra_forbidden":
         known = sorted(_table(parts[:-1]).model_fields)
         table = ".".join(parts[:-1])
@@ -210,12 +210,6 @@ def _table(parts: list[str]) -> Any:
     return App
 
 
-def _line(where: dict[str, int], key: str) -> int | None:
-    while key not in where and "." in key:
-        key = key.rpartition(".")[0]
-    return where.get(key)
-
-
 def _like(word: Any, known: Sequence[str]) -> str | None:
     if not isinstance(word, str):
         return None
@@ -257,7 +251,7 @@ def _refuse_contradictions(path: str, where: dict[str, int], tables: dict[str, d
             raise invalid(
                 path,
                 f"{name}.ready.tcp",
-                _line(where, f"{name}.ready.tcp"),
+                line_of(where, f"{name}.ready.tcp"),
                 f"`{name}.ready`: `tcp = true` asks for no HTTP answer, and `{other}` for one",
                 allowed=["tcp", "http"],
                 hint="keep one of the two",
@@ -273,7 +267,7 @@ def _refuse_cycles(path: str, where: dict[str, int], apps: dict[str, dict[str, A
             raise invalid(
                 path,
                 key,
-                _line(where, key),
+                line_of(where, key),
                 f"`{key}`: {' -> '.join(cycle)} is a circle: none of them could be first",
                 allowed=sorted(apps.keys() - set(cycle)),
                 hint=f"take `{cycle[-1]}` out",

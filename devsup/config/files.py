@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from devsup.paths import Home
 
-__all__ = ["FILES", "Config", "invalid", "load", "merge"]
+__all__ = ["FILES", "Config", "invalid", "line_of", "load", "merge"]
 
 #: Where a configuration may stand, all at the root of the project; one of them at a time.
 FILES = ("devsup.toml", "pyproject.toml", "package.json")
@@ -69,9 +69,7 @@ class Config(Record):
 
     def line(self, key: str) -> int | None:
         """Return the line at which ``key``, or the table around it, stands."""
-        while key not in self.lines and "." in key:
-            key = key.rpartition(".")[0]
-        return self.lines.get(key)
+        return line_of(self.lines, key)
 
 
 def load(project: str, kinds: Sequence[str], home: Home | None = None) -> Config | None:
@@ -114,6 +112,13 @@ def load(project: str, kinds: Sequence[str], home: Home | None = None) -> Config
     if [_state(path) for path, _, _ in found] == [state for _, _, state in found]:
         cache.write(home, project, key, checked or _NOTHING, [state for _, _, state in found])
     return None if checked is None else _config(checked)
+
+
+def line_of(lines: dict[str, int], key: str) -> int | None:
+    """Return the line at which ``key``, or the table around it, stands."""
+    while key not in lines and "." in key:
+        key = key.rpartition(".")[0]
+    return lines.get(key)
 
 
 def invalid(
