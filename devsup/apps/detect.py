@@ -24,8 +24,19 @@ if TYPE_CHECKING:
     from devsup.apps.naming import Place
     from devsup.apps.presets import Kind
 
-__all__ = ["App", "Survey", "at_folder", "choose", "closest", "find_apps", "runs_others", "survey"]
+__all__ = [
+    "LOCK_FILES",
+    "App",
+    "Survey",
+    "at_folder",
+    "choose",
+    "closest",
+    "find_apps",
+    "runs_others",
+    "survey",
+]
 
+#: Files that say which program installs the packages around them; of several the first one counts.
 LOCK_FILES = (
     ("pnpm-lock.yaml", "pnpm"),
     ("yarn.lock", "yarn"),

@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from devsup.apps import manifest
+from devsup.apps.detect import LOCK_FILES
 from devsup.doctor.scene import BAD, WARN, Seen
 from devsup.masking import quoted
 
@@ -35,14 +36,6 @@ _PATIENCE = 0.7
 #: What watchers of a large project need; many systems come with an eighth of it.
 _WATCHES, _INSTANCES = 65_536, 128
 _ROOT = "/proc/sys/fs/inotify"
-#: Files that say which program installs the packages of a project.
-_LOCKFILES = {
-    "package-lock.json": "npm",
-    "pnpm-lock.yaml": "pnpm",
-    "yarn.lock": "yarn",
-    "bun.lock": "bun",
-    "bun.lockb": "bun",
-}
 _INSTALL = {
     "npm": "install Node.js with npm: https://nodejs.org",
     "pnpm": "npm install -g pnpm",
@@ -114,7 +107,7 @@ def _programs(scene: Scene, facts: list[str]) -> list[Seen]:
 
 
 def _locked(project: str) -> str | None:
-    return next((who for name, who in _LOCKFILES.items() if os.path.isfile(f"{project}/{name}")), None)
+    return next((who for name, who in LOCK_FILES if os.path.isfile(f"{project}/{name}")), None)
 
 
 def _version(name: str, program: str) -> str | None:
