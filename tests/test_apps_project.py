@@ -138,6 +138,7 @@ def test_the_root_of_the_file_system_is_a_project() -> None:
 
 def test_a_fifo_does_not_hang_the_search(temporary: Path) -> None:
     """A reader that opened it would wait for a writer for ever."""
+    os.mkfifo(temporary / ".git")
     os.mkfifo(temporary / "package.json")
     os.mkfifo(temporary / "pnpm-workspace.yaml")
     assert find_project(str(temporary)) == str(temporary)

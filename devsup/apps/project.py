@@ -11,6 +11,7 @@ import os
 
 from devsup.apps import manifest
 from devsup.errors import UsageError
+from devsup.smallfile import contents
 
 __all__ = ["PYTHON_FILES", "find_project", "outside_of_generated", "upward"]
 
@@ -83,8 +84,7 @@ def _git_root(folder: str) -> str:
         # A folder called `.git` that is no repository (a left-over, a mount point) roots nothing.
         if os.path.exists(os.path.join(path, "HEAD")):
             return "repository"
-        with open(path, encoding="utf-8", errors="replace") as file:
-            line = file.read(4096)
+        line = os.fsdecode(contents(path) or b"")
     except OSError:
         return ""
     if not line.startswith("gitdir:"):

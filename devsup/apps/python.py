@@ -11,6 +11,7 @@ import os
 
 from devsup.apps.project import PYTHON_FILES, upward
 from devsup.records import Record
+from devsup.smallfile import contents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ LOCK_FILES = (("uv.lock", "uv"), ("poetry.lock", "poetry"), ("pdm.lock", "pdm"),
 ENVIRONMENTS = (".venv", "venv")
 
 INTERPRETERS = frozenset(("python", "python3", *(f"python3.{minor}" for minor in range(8, 20))))
-
-#: What is read of a file at most: no list of dependencies and no entry point is longer.
-MAX_BYTES = 256 << 10
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
@@ -122,15 +120,9 @@ def install_words(folder: str, manager: str, environment: str | None) -> list[st
 
 def _text(path: str) -> str:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return (contents(path) or b"").decode(errors="replace")
     except OSError:
         return ""
-    try:
-        return os.read(fd, MAX_BYTES).decode(errors="replace")
-    except OSError:
-        return ""  # a folder of this name
-    finally:
-        os.close(fd)
 
 
 def _requirement(text: str) -> set[str]:

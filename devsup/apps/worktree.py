@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 
 from devsup.records import Record
+from devsup.smallfile import contents
 
 __all__ = ["Place", "find"]
 
-#: Longer than any ref; a file that is no HEAD is not read to its end.
-_MOST = 4096
 #: Letters of a commit that are shown where no branch is checked out.
 _SHORT = 7
 _HEADS = "ref: refs/heads/"
@@ -66,12 +65,6 @@ def _branch(head: str | None) -> str | None:
 
 def _line(path: str) -> str | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.fsdecode(contents(path) or b"").partition("\n")[0].strip() or None
     except OSError:
         return None
-    try:
-        return os.fsdecode(os.read(fd, _MOST)).partition("\n")[0].strip() or None
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
