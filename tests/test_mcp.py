@@ -22,6 +22,7 @@ from mcp.client.stdio import StdioServerParameters
 
 from devsup.cli import contract, handlers
 from devsup.cli.answer import Answer as Answered
+from devsup.cli.grammar import VERBS
 from devsup.cli.mcp import brief, server, tools
 from devsup.cli.mcp.roots import Roots
 from devsup.errors import UsageError
@@ -104,6 +105,20 @@ def test_a_tool_says_what_it_takes_answers_and_may_do(tool: tools.Tool) -> None:
     effect = contract.EFFECTS[tool.verb]
     assert (tool.read_only, tool.destructive) == (effect == "read", effect == "destructive")
     assert tool.idempotent
+
+
+@pytest.mark.parametrize("tool", tools.TOOLS.values(), ids=tools.TOOLS)
+def test_what_a_client_does_not_say_is_as_the_command_has_it(tool: tools.Tool) -> None:
+    """So that a project's own time to wait, or to end, is what a client gets, too."""
+    needed = dict.fromkeys(tool.input_schema.get("required", ()), "web")
+    options = tools.call(tool, tools.parse(tool, needed), directory=None).options
+    usual = dict(VERBS[tool.verb][3])
+    changed = {name for name, value in usual.items() if options[name] != value}
+    assert options.keys() == usual.keys()
+    assert changed - {"json", "target", "targets"} == {
+        "get_server_logs": {"max_bytes"},
+        "cleanup": {"all"},
+    }.get(tool.name, set())
 
 
 def test_what_a_client_puts_into_a_context_is_short() -> None:

@@ -58,7 +58,10 @@ class _Start(Arguments):
         int | Literal["auto"] | None,
         Field(description="Port to serve on; `auto` picks a free one, the same every time."),
     ] = None
-    timeout: Annotated[float, Field(ge=0, le=600, description="Seconds to wait until it answers.")] = 45.0
+    timeout: Annotated[
+        float | None,
+        Field(ge=0, le=600, description="Seconds to wait until it answers (45, or as configured)."),
+    ] = None
     wait: Annotated[bool, Field(description="Whether to wait until it answers.")] = True
     env: Annotated[
         dict[Annotated[str, Field(pattern="^[^=]+$")], str], Field(description="Variables for the server.")
@@ -66,7 +69,10 @@ class _Start(Arguments):
 
 
 class _Ending(Arguments):
-    grace: Annotated[float, Field(ge=0, le=600, description="Seconds from SIGTERM to SIGKILL.")] = 5.0
+    grace: Annotated[
+        float | None,
+        Field(ge=0, le=600, description="Seconds from SIGTERM to SIGKILL (the app's own, else 5)."),
+    ] = None
     take_over: Annotated[bool, Field(description="Also what belongs to another owner (an agent, say).")] = (
         False
     )
