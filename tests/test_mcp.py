@@ -96,15 +96,21 @@ def stable(answer: Answer | dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("tool", tools.TOOLS.values(), ids=tools.TOOLS)
-def test_a_tool_says_what_it_takes_answers_and_may_do(tool: tools.Tool) -> None:
-    """The protocol's own defaults assume the worst of a tool that says nothing."""
+def test_a_tool_says_what_it_takes_and_answers(tool: tools.Tool) -> None:
     for schema in (tool.input_schema, tool.output_schema):
         Draft202012Validator.check_schema(schema)
         assert schema["type"] == "object"
         assert schema["additionalProperties"] is False
-    effect = contract.EFFECTS[tool.verb]
-    assert (tool.read_only, tool.destructive) == (effect == "read", effect == "destructive")
-    assert tool.idempotent
+
+
+def test_a_tool_says_what_it_may_do() -> None:
+    """The protocol's own defaults assume the worst of a tool that says nothing."""
+    told = {name: server._shown(tool).annotations for name, tool in tools.TOOLS.items()}
+    assert {name for name, one in told.items() if one and one.destructive_hint} == {"stop_server", "cleanup"}
+    assert {name for name, one in told.items() if one and not one.read_only_hint} == {
+        *("start_server", "stop_server", "cleanup"),
+    }
+    assert all(one and one.idempotent_hint and one.open_world_hint is False for one in told.values())
 
 
 @pytest.mark.parametrize("tool", tools.TOOLS.values(), ids=tools.TOOLS)

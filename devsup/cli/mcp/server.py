@@ -223,9 +223,9 @@ def _shown(tool: tools.Tool) -> types.Tool:
         output_schema=tool.output_schema,
         annotations=types.ToolAnnotations(
             title=tool.title,
-            read_only_hint=tool.read_only,
-            destructive_hint=tool.destructive,
-            idempotent_hint=tool.idempotent,
+            read_only_hint=tool.effect == "read",
+            destructive_hint=tool.effect == "destructive",
+            idempotent_hint=True,  # a second call finds it done
             open_world_hint=False,
         ),
     )

@@ -109,7 +109,7 @@ class _Check(_Targeted):
 
 
 class Tool(Record):
-    """One tool: the command it is, how arguments become that command's options, and what it may do."""
+    """One tool: the command it is, and how arguments become that command's options."""
 
     name: str
     title: str
@@ -117,9 +117,11 @@ class Tool(Record):
     verb: str
     arguments: type[Arguments]
     options: Callable[[Any], dict[str, Any]]
-    read_only: bool
-    destructive: bool
-    idempotent: bool
+
+    @property
+    def effect(self) -> str:
+        """Return what it may do at most: that of its command."""
+        return contract.EFFECTS[self.verb]
 
     @property
     def input_schema(self) -> dict[str, Any]:
@@ -171,9 +173,6 @@ TOOLS: dict[str, Tool] = {
             verb="start",
             arguments=_Start,
             options=_start,
-            read_only=False,
-            destructive=False,
-            idempotent=True,
         ),
         Tool(
             name="stop_server",
@@ -185,9 +184,6 @@ TOOLS: dict[str, Tool] = {
             verb="stop",
             arguments=_Stop,
             options=lambda given: {"targets": [given.target], **_ending(given)},
-            read_only=False,
-            destructive=True,
-            idempotent=True,
         ),
         Tool(
             name="list_servers",
@@ -196,9 +192,6 @@ TOOLS: dict[str, Tool] = {
             verb="list",
             arguments=_List,
             options=lambda given: {"all": given.ended},
-            read_only=True,
-            destructive=False,
-            idempotent=True,
         ),
         Tool(
             name="get_server_logs",
@@ -210,9 +203,6 @@ TOOLS: dict[str, Tool] = {
             verb="logs",
             arguments=_Logs,
             options=_logs,
-            read_only=True,
-            destructive=False,
-            idempotent=True,
         ),
         Tool(
             name="check_server",
@@ -225,9 +215,6 @@ TOOLS: dict[str, Tool] = {
             verb="check",
             arguments=_Check,
             options=lambda given: given.model_dump(include={"target", "path", "after", "timeout"}),
-            read_only=True,
-            destructive=False,
-            idempotent=True,
         ),
         Tool(
             name="server_status",
@@ -236,9 +223,6 @@ TOOLS: dict[str, Tool] = {
             verb="status",
             arguments=_Targeted,
             options=lambda given: {"target": given.target},
-            read_only=True,
-            destructive=False,
-            idempotent=True,
         ),
         Tool(
             name="cleanup",
@@ -247,9 +231,6 @@ TOOLS: dict[str, Tool] = {
             verb="stop",
             arguments=_Ending,
             options=lambda given: {"all": True, **_ending(given)},
-            read_only=False,
-            destructive=True,
-            idempotent=True,
         ),
     )
 }
