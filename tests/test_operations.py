@@ -15,13 +15,13 @@ from devsup.models import Outcome, StopClaim
 from devsup.registry import Registry
 from devsup.supervisor import stop as stopping
 from tests.racing import World
-from tests.support import hear, say, wait_until
+from tests.support import hear, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from devsup.models import Server, StopResults
+    from devsup.models import Identity, Server, StopResults
     from tests.support import Spawn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
@@ -59,6 +59,20 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have stops wait for half a second instead of five."""
     assert stopping.PATIENCE == 5.0
     monkeypatch.setattr(stopping, "PATIENCE", 0.5)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Tell that a stop has seen what others do, and waits for it."""
+    seen = threading.Event()
+    be_patient = stopping._Stop._be_patient
+
+    def told(self: stopping._Stop, what: str, *processes: Identity) -> None:
+        be_patient(self, what, *processes)
+        seen.set()
+
+    monkeypatch.setattr(stopping._Stop, "_be_patient", told)
+    return seen
 
 
 class Stopping:
@@ -112,13 +126,16 @@ def test_an_operation_needs_a_server_that_stays(world: World, server: Server) ->
     assert world.registry.operations(server.id) == []
 
 
-def test_a_stop_waits_for_an_operation_of_another_process(world: World, server: Server, spawn: Spawn) -> None:
+def test_a_stop_waits_for_an_operation_of_another_process(
+    world: World, server: Server, spawn: Spawn, patient: threading.Event
+) -> None:
     """Forced: the stop has looked, and waits, before the work ends; it says nothing of it then."""
     holder = spawn(HOLDER, world.project, world.home)
     assert hear(holder) == f"inside {server.pid}\n"
     began = time.monotonic()
     stop = Stopping(world, "web")
-    wait_until(lambda: True if not stop.results and time.monotonic() - began > 0.3 else None)
+    assert patient.wait(20)
+    assert stop.results is None
     (row,) = world.registry.rows()
     assert row.stop is None, "nobody has claimed what is in use"
     say(holder)
@@ -156,13 +173,15 @@ def test_who_enters_and_who_leaves_may_be_two(world: World, server: Server) -> N
     world.devsup.stop(["web"])
 
 
-def test_a_killed_holder_counts_no_more(world: World, server: Server, spawn: Spawn) -> None:
+def test_a_killed_holder_counts_no_more(
+    world: World, server: Server, spawn: Spawn, patient: threading.Event
+) -> None:
     """The stop hears of its death, and takes out what it has left."""
     holder = spawn(HOLDER, world.project, world.home)
     hear(holder)
     began = time.monotonic()
     stop = Stopping(world, "web")
-    time.sleep(0.1)
+    assert patient.wait(20)
     holder.kill()
     holder.wait(10)
     results = stop.end()
