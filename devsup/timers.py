@@ -101,12 +101,17 @@ class ThreadTimers(Generic[_K]):
         self._thread: threading.Thread | None = None
 
     def set(self, key: _K, seconds: float) -> None:
-        """Have ``key`` go off in so many seconds, and not when it was set for before."""
+        """
+        Have ``key`` go off in so many seconds, and not when it was set for before.
+
+        :raises RuntimeError: the system gives no more threads; it goes off once there is one for another
+        """
         with self._changed:
             sooner = self._timers.set(key, time.monotonic() + seconds)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="devsup-timers", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="devsup-timers", daemon=True)
+                thread.start()  # it waits for us; where the system gives no more threads the next `set` tries
+                self._thread = thread
             elif sooner:
                 self._changed.notify()
 

@@ -173,3 +173,18 @@ def test_a_forks_child_begins_without_timers_and_may_set_its_own() -> None:
         os._exit(0 if fired == ["child's", "last"] else 1)
     assert os.waitpid(child, 0)[1] == 0
     wait_until(lambda: fired == ["parent's"])
+
+
+def test_a_thread_that_could_not_be_had_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    fired: list[str] = []
+    timers: ThreadTimers[str] = ThreadTimers(fired.append)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as broke:
+        broke.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            timers.set("first", 0.0)
+    timers.set("second", 0.0)
+    wait_until(lambda: sorted(fired) == ["first", "second"])
