@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from devsup import filenames
+from devsup.paths import Home, ensure_home
+from devsup.registry import Registry
 from devsup.tree import MARKER
-from tests.support import free_port, run_devsup, server_argv
+from tests.support import free_port, hear, run_devsup, server_argv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,6 +96,28 @@ def test_a_server_of_another_locale_is_found_again_and_restarted(
     assert (again["state"], again["port"]) == ("ready", port)
     [result] = run("stop", "web", "--json", cwd=folder, env=other_locale).data["results"]
     assert result["outcome"] == "stopped"
+
+
+def test_monitors_of_two_locales_tell_a_finding_once(
+    home: Path, other_locale: Mapping[str, str], spawn: Spawn
+) -> None:
+    """Its id may name a file: the one that has told of it and the one that sees it again mean the same."""
+    ensure_home(Home(str(home)))
+    Registry(Home(str(home))).add_event("lost")
+    code = """
+import os, sys
+from devsup.paths import Home
+from devsup.registry import Registry
+from devsup.registry.findings import Open
+seen = Open("broken:" + os.fsdecode(b"/caf\\xc3\\xa9"), "it is", None, None)
+registry = Registry(Home(sys.argv[1]))
+since = registry.event_page(after=None, limit=1, project=None).next_after
+changed = registry.record_findings([seen], lambda _: True, since=since, by="test")
+print(len(changed.opened), len(changed.closed), changed.open == [seen])
+"""
+    looks = [{"PYTHONUTF8": "1"}, other_locale, other_locale, {"PYTHONUTF8": "1"}]
+    told = [hear(spawn(code, home, env=one)) for one in looks]
+    assert told == ["1 0 True\n", *["0 0 True\n"] * 3]
 
 
 def test_portable_text_is_made_of_the_bytes(spawn: Spawn) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "event",
     "identity_from",
     "identity_text",
+    "json_from",
     "json_text",
     "operation",
     "pid_of",
@@ -83,6 +84,14 @@ def plain(value: str | bytes) -> str:
 def json_text(fields: dict[str, Any] | None) -> str | None:
     """Return what was seen of an end, or an event's details, as JSON."""
     return None if fields is None else _dumps(fields)
+
+
+def json_from(stored: str | None) -> Any:
+    """Return what is behind a `json_text`."""
+    try:
+        return None if stored is None else _loads(stored)
+    except ValueError as error:
+        raise Undecodable(f"JSON in the registry cannot be read ({error})") from error
 
 
 def pid_of(identity: str | None) -> int | None:
@@ -241,14 +250,10 @@ def row_from_record(stored: str) -> Row:
 
 def event(values: tuple[Any, ...]) -> Event:
     """Return the event of a whole row of `events`."""
-    seq, time, type_, session, project, *rest, details = values
-    project = None if project is None else plain(project)
-    try:
-        return Event(seq, time, type_, session, project, *rest).replace(
-            details=None if details is None else _loads(details)
-        )
-    except _BROKEN as error:
-        raise Undecodable(f"an event in the registry cannot be read ({error})") from error
+    seq, time, type_, session, project, server, generation, pid, by, reason, exit_code, details = values
+    where = None if project is None else plain(project)
+    told = json_from(details)
+    return Event(seq, time, type_, session, where, server, generation, pid, by, reason, exit_code, told)
 
 
 def operation(values: tuple[Any, ...]) -> Operation:

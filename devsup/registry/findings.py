@@ -8,11 +8,9 @@ A finding whose event is no longer kept is told again.
 
 from __future__ import annotations
 
-import json
-
 from devsup.records import Record
 from devsup.registry import frozen
-from devsup.registry.codec import plain
+from devsup.registry.codec import json_from, plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +52,7 @@ def record(
         "SELECT seq, project, session, reason, details FROM events WHERE type = 'finding' ORDER BY seq"
     ).fetchall()
     for seq, project, session, reason, details in found:
-        told = json.loads(details) if details else {}
+        told = json_from(details) or {}
         if isinstance(told.get("id"), str):
             where = None if project is None else plain(project)
             one = Open(told["id"], reason or "", where, session)
