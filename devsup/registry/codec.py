@@ -106,8 +106,10 @@ def identity_text(who: Identity | None) -> str | None:
 
 def identity_from(stored: str | None) -> Identity | None:
     """Return the identity behind its text."""
-    if stored is None:
-        return None
+    return None if stored is None else _identity(stored)
+
+
+def _identity(stored: str) -> Identity:
     pid, ticks, inode, boot = stored.split(" ", 3)
     return Identity(int(pid), int(ticks), boot, int(inode))
 
@@ -127,8 +129,7 @@ def claim_from(stored: str | None) -> StopClaim | None:
         return None
     try:
         fields = _loads(stored)
-        pid, ticks, inode, boot = fields["by"].split(" ", 3)
-        by = Identity(int(pid), int(ticks), boot, int(inode))
+        by = _identity(fields["by"])
         return StopClaim(by, fields["since"], fields["purpose"], fields["grace"], fields["sweep"])
     except _BROKEN as error:
         raise Undecodable(f"a stop claim in the registry cannot be read ({error})") from error
@@ -260,8 +261,6 @@ def operation(values: tuple[Any, ...]) -> Operation:
     """Return the operation of a whole row of `operations`."""
     try:
         number, server, generation, by, since, purpose, exclusive = values
-        pid, ticks, inode, boot = by.split(" ", 3)
-        who = Identity(int(pid), int(ticks), boot, int(inode))
-        return Operation(number, server, generation, who, since, purpose, bool(exclusive))
+        return Operation(number, server, generation, _identity(by), since, purpose, bool(exclusive))
     except _BROKEN as error:
         raise Undecodable(f"an operation in the registry cannot be read ({error})") from error
