@@ -23,6 +23,8 @@ from contextvars import copy_context
 
 from devsup.errors import DevsupError, Interrupted
 from devsup.supervisor import Supervisor as Blocking
+from devsup.supervisor.core import OPERATION_TIMEOUT
+from devsup.supervisor.looking import CHECK_TIMEOUT, START_TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,7 +214,7 @@ class Supervisor:
         self,
         target: str,
         *,
-        timeout: float = 45.0,  # noqa: ASYNC109 - as above
+        timeout: float = START_TIMEOUT,  # noqa: ASYNC109 - as above
         grace: float | None = None,
         take_over: bool = False,
     ) -> StartResult:
@@ -249,7 +251,7 @@ class Supervisor:
         *,
         path: str = "/",
         after: str | None = None,
-        timeout: float = 20.0,  # noqa: ASYNC109 - the work itself keeps it
+        timeout: float = CHECK_TIMEOUT,  # noqa: ASYNC109 - the work itself keeps it
     ) -> CheckResult:
         """Look whether a server listens, answers and has printed errors."""
         return await _run(
@@ -323,7 +325,12 @@ class Supervisor:
         return await _run(lambda _: self._blocking().init(force=force, write=write))
 
     def operation(
-        self, target: str, *, purpose: str = "operation", exclusive: bool = False, timeout: float = 10.0
+        self,
+        target: str,
+        *,
+        purpose: str = "operation",
+        exclusive: bool = False,
+        timeout: float = OPERATION_TIMEOUT,
     ) -> Operation:
         """Return a context manager for ``async with``; see `devsup.Supervisor.operation`."""
         return Operation(

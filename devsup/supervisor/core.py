@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     from devsup.supervisor.operations import InFlight
     from devsup.supervisor.waiting import Progress
 
-__all__ = ["Supervisor"]
+__all__ = ["OPERATION_TIMEOUT", "Supervisor"]
+
+#: Seconds that an operation waits for a restart to end, or for others where it is exclusive.
+OPERATION_TIMEOUT = 10.0
 
 
 class Supervisor(Looking):
@@ -371,7 +374,12 @@ class Supervisor(Looking):
     # -- work ----------------------------------------------------------------------------------------
 
     def operation(
-        self, target: str, *, purpose: str = "operation", exclusive: bool = False, timeout: float = 10.0
+        self,
+        target: str,
+        *,
+        purpose: str = "operation",
+        exclusive: bool = False,
+        timeout: float = OPERATION_TIMEOUT,
     ) -> InFlight:
         """
         Return a context manager for work with a server: while it is open, a stop waits (5 s at most).

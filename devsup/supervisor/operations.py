@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from devsup.models import Operation, Row, Server
     from devsup.supervisor.core import Supervisor
 
-__all__ = ["TIMEOUT", "InFlight", "described", "own"]
+__all__ = ["InFlight", "described", "own"]
 
-#: Seconds to wait for a restart to end, or for others where the operation is exclusive.
-TIMEOUT = 10.0
 #: How often what dead processes have left is taken out, where no stop does it.
 _SWEEP_EVERY = 16
 #: Seconds between two looks: at first and at most.
