@@ -14,11 +14,12 @@ from devsup.clock import now_ms
 from devsup.models import Outcome, StopClaim
 from devsup.registry import Registry
 from devsup.supervisor import stop as stopping
+from devsup.supervisor.operations import InFlight
 from tests.racing import World
 from tests.support import hear, say
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from devsup.models import Identity, Server, StopResults
@@ -108,6 +109,57 @@ def test_an_operation_is_a_use_of_the_server_and_leaves_nothing(world: World, se
     with pytest.raises(ZeroDivisionError), world.devsup.operation("web"):
         _ = 1 / (1 - len(world.registry.operations(server.id)))
     assert world.registry.operations(server.id) == []
+    world.devsup.stop(["web"])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_ctrl_c_amid_its_end_leaves_nothing(
+    world: World, server: Server, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Whoever catches it lives on, so nobody would ever prove the operation dead."""
+    end, left = Registry.end_operations, [KeyboardInterrupt] * times
+
+    def interrupted(registry: Registry, numbers: Collection[int]) -> None:
+        if left:
+            raise left.pop()
+        end(registry, numbers)
+
+    monkeypatch.setattr(Registry, "end_operations", interrupted)
+    with pytest.raises(KeyboardInterrupt), world.devsup.operation("web"):
+        pass
+    assert not left
+    assert world.registry.operations(server.id) == []
+    world.devsup.stop(["web"])
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize(
+    ("amid", "problems"),
+    [
+        ("end", [KeyboardInterrupt(), Busy("locked", hint="devsup list")]),
+        ("end", [KeyboardInterrupt() for _ in range(9)]),
+        ("leave", [Busy("locked", hint="devsup list")]),
+        ("enter", [Busy("locked", hint="devsup list")]),
+    ],
+)
+def test_nothing_takes_the_place_of_a_ctrl_c(
+    world: World, server: Server, monkeypatch: pytest.MonkeyPatch, amid: str, problems: list[BaseException]
+) -> None:
+    """Not even that the operation cannot be taken back any more."""
+    assert server.pid is not None
+
+    def fails(*_: object) -> None:
+        raise problems.pop(0)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "end_operations", fails)
+        if amid != "end":
+            patched.setattr(InFlight, amid, interrupted)
+        with pytest.raises(KeyboardInterrupt), world.devsup.operation("web"):
+            pass
     world.devsup.stop(["web"])
 
 

@@ -36,6 +36,8 @@ __all__ = ["InFlight", "described", "own"]
 _SWEEP_EVERY = 16
 #: Seconds between two looks: at first and at most.
 _SOON, _LATER = 0.02, 0.5
+#: How often an operation is taken back though a Ctrl-C comes amid it; who presses it more often wants out.
+_TRIES = 3
 
 #: The operations of this thread or task: a stop inside one of them does not wait for it.
 _own: ContextVar[frozenset[int]] = ContextVar("operations", default=frozenset())
@@ -80,19 +82,20 @@ class InFlight:
             server = self.begin(time.sleep)
             self.enter()
         except KeyboardInterrupt:  # where it is recorded already nobody else would take it back
-            self.end()
+            self._take_back()
             raise
         return server
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            try:
-                self.leave()
-            finally:
-                self.end()
+            self.leave()
+            self.end()
         except DevsupError:
             if kind is None:  # what went wrong in the body is the one to tell
                 raise
+        except BaseException:  # a Ctrl-C amid that: who catches it lives on, so it would stand for ever
+            self._take_back()
+            raise
 
     def begin(self, rest: Callable[[float], None]) -> Server:
         """Record it, and wait by ``rest(seconds)`` where it has to; an exception of that leaves nothing."""
@@ -111,7 +114,7 @@ class InFlight:
                         self._registry.in_flight(row.id)
                     return server_of(row, alive)
                 except BaseException:
-                    self.end()
+                    self._take_back()
                     raise
             if answer is None:
                 continue  # it has just ended, or begun again
@@ -146,6 +149,17 @@ class InFlight:
         if self._number and self._pid == os.getpid():
             self._registry.end_operations([self._number])
             self._number = 0
+
+    def _take_back(self) -> None:
+        """End it for the sake of an exception that is on its way, which nothing here may replace."""
+        for _ in range(_TRIES):
+            try:
+                return self.end()
+            except KeyboardInterrupt:
+                pass  # one Ctrl-C often comes twice: from the terminal, and from whoever passes it on
+            except DevsupError:
+                return None
+        return None
 
     def _find(self) -> tuple[Row, Life]:
         found, alive = self._supervisor._find(self._target)  # noqa: SLF001 - the two modules are one
