@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.redis_support import RedisServer, missing_reason
 from tests.support import (
     COMMAND_TIMEOUT,
     ROOT,
@@ -213,3 +214,30 @@ def real_app(leftovers: Leftovers, monkeypatch: pytest.MonkeyPatch, temporary: P
     folder = Path(tempfile.mkdtemp(prefix="", dir=base))
     yield lambda name: copy_app(name, folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def redis_server(leftovers: Leftovers, temporary: Path) -> Iterator[RedisServer]:
+    """Give a Redis of the test's own, not yet started: for faults and settings."""
+    del leftovers
+    if reason := missing_reason():
+        pytest.skip(reason)
+    with RedisServer(temporary) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _redis_of_this_worker() -> Iterator[RedisServer]:
+    if reason := missing_reason():
+        pytest.skip(reason)
+    folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="dv-redis-")))
+    with RedisServer(folder) as server:
+        yield server.start()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def shared_redis(_redis_of_this_worker: RedisServer) -> RedisServer:
+    """Give a running, empty Redis that other tests of this worker use before and after: not to be hurt."""
+    _redis_of_this_worker.flush()
+    return _redis_of_this_worker
