@@ -3,10 +3,10 @@ Starts, tracks and stops development servers.
 
 The layers, drawn once. An arrow means "may import"; nothing imports upwards, and a test checks it::
 
-    demo -> __main__ -> cli -> aio -> supervisor -> doctor -> apps -> config -> logs -> guard -> registry
-        -> readiness -> shutdown -> tree -> ports -> locks -> identity -> bounds -> logtimes -> system
-        -> paths -> masking -> trace -> durations -> timers -> clock -> models -> errors -> smallfile
-        -> filenames -> compactjson -> records
+    demo -> __main__ -> cli -> aio -> supervisor -> doctor -> apps -> config -> logs -> guard -> fleet
+        -> registry -> readiness -> shutdown -> tree -> ports -> locks -> identity -> bounds -> logtimes
+        -> redis -> system -> paths -> masking -> trace -> durations -> timers -> clock
+        -> models -> errors -> smallfile -> filenames -> compactjson -> records
 
 `cli` reads flags and shows answers; `supervisor` decides; `guard` is a process of its own, one per server.
 The public names below are loaded when they are first asked for, so that `import devsup` costs nothing.
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
         ConfigInvalid,
         DevsupError,
         ExitedEarly,
+        FleetUnreachable,
         InsideItself,
         InternalError,
         Interrupted,
+        LeaseHeldElsewhere,
         LimitReached,
         LockLost,
         LockOrderError,
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
         NameTaken,
         NotFound,
         NotOurs,
+        NotOwner,
         NotReady,
         OtherOwner,
+        PoolExhausted,
         PortHeld,
         PortTaken,
         RegistryUnusable,
@@ -87,6 +91,7 @@ __all__ = [
     "EventPage",
     "ExitedEarly",
     "Finding",
+    "FleetUnreachable",
     "Health",
     "HealthFinding",
     "HealthPart",
@@ -94,6 +99,7 @@ __all__ = [
     "InsideItself",
     "InternalError",
     "Interrupted",
+    "LeaseHeldElsewhere",
     "LimitReached",
     "LockLost",
     "LockOrderError",
@@ -105,9 +111,11 @@ __all__ = [
     "NameTaken",
     "NotFound",
     "NotOurs",
+    "NotOwner",
     "NotReady",
     "OtherOwner",
     "Outcome",
+    "PoolExhausted",
     "PortHeld",
     "PortList",
     "PortTaken",

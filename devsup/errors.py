@@ -22,11 +22,15 @@ Every error a caller can see, and its exit status.
   x MissingDependencies    missing_dependencies   exit 9
   x UnsupportedPlatform    unsupported_platform   exit 9
   x LimitReached           limit_reached          exit 10  retryable
+    x PoolExhausted        limit_reached          exit 10  retryable
   x RegistryUnusable       registry_unusable      exit 11
   x NotOurs                not_ours               exit 12
+    x NotOwner             not_ours               exit 12
   x OtherOwner             other_owner            exit 12
   x NameTaken              name_taken             exit 12
   x InsideItself           inside_itself          exit 12
+  x FleetUnreachable       fleet_unreachable      exit 13  retryable
+  x LeaseHeldElsewhere     lease_held_elsewhere   exit 13  retryable
   x Unhealthy              unhealthy              exit 14
   x Interrupted            interrupted            exit 130 retryable
   x Terminated             terminated             exit 143 retryable
@@ -47,9 +51,11 @@ __all__ = [
     "ConfigInvalid",
     "DevsupError",
     "ExitedEarly",
+    "FleetUnreachable",
     "InsideItself",
     "InternalError",
     "Interrupted",
+    "LeaseHeldElsewhere",
     "LimitReached",
     "LockLost",
     "LockOrderError",
@@ -59,8 +65,10 @@ __all__ = [
     "NameTaken",
     "NotFound",
     "NotOurs",
+    "NotOwner",
     "NotReady",
     "OtherOwner",
+    "PoolExhausted",
     "PortHeld",
     "PortTaken",
     "RegistryUnusable",
@@ -219,6 +227,10 @@ class LimitReached(DevsupError):
     code, exit_code, retryable = "limit_reached", 10, True
 
 
+class PoolExhausted(LimitReached):
+    """Every item of a pool is held; ``details["free_at"]`` says when the next lease is over."""
+
+
 class RegistryUnusable(DevsupError):
     """The state folder or its registry cannot be used; nothing was changed."""
 
@@ -229,6 +241,10 @@ class NotOurs(DevsupError):
     """The process was not started by devsup, so it is not signalled."""
 
     code, exit_code = "not_ours", 12
+
+
+class NotOwner(NotOurs):
+    """The lease of an item is over, or was never the caller's; ``details["owner"]`` has the item now."""
 
 
 class OtherOwner(DevsupError):
@@ -247,6 +263,18 @@ class InsideItself(DevsupError):
     """The call came from inside the very server it asks for."""
 
     code, exit_code = "inside_itself", 12
+
+
+class FleetUnreachable(DevsupError):
+    """Redis cannot be asked, or refuses; nothing that needs it was done."""
+
+    code, exit_code, retryable = "fleet_unreachable", 13, True
+
+
+class LeaseHeldElsewhere(DevsupError):
+    """Another host runs the app that only one may run; ``details``: host, owner, url, fencing."""
+
+    code, exit_code, retryable = "lease_held_elsewhere", 13, True
 
 
 class Unhealthy(DevsupError):

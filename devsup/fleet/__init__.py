@@ -1,0 +1,11 @@
+"""
+What the hosts of a fleet tell each other through Redis: their servers, who may run an app, requests.
+
+* ``membership``  what one server is to its fleet: the fleet's name, its host, its project, its lease
+* ``keys``        where all this stands in Redis
+* ``listing``     the list of servers: published, told to be alive, forgotten, read
+* ``requests``    what one host asks the guard of a server on another host to do
+
+Pure, as `devsup.redis.leases` is: commands are made and answers are read; a guard and a caller send them by
+connections of their own. All times are those of Redis, so no two clocks are ever compared.
+"""

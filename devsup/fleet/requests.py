@@ -1,0 +1,119 @@
+"""
+What one host asks the guard of a server on another host to do, and what that answers.
+
+A request lies in a list until the guard takes it, or its time is over; a message on a channel of the same
+name wakes the guard. It is never obeyed later than its caller waits, and a caller that goes takes it back.
+"""
+
+from __future__ import annotations
+
+import json
+
+from devsup.fleet import keys
+from devsup.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["Stop", "answer", "post", "read_answer", "take", "taken", "wait_for_answer", "withdraw"]
+
+#: Milliseconds that an answer waits for a caller that has perhaps been killed.
+_KEPT = 60_000
+
+# ARGV: milliseconds until it is over, request. An element is the time until which it may be obeyed, and that.
+_POST = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local element = string.format('%.0f %s', now + ARGV[1], ARGV[2])
+redis.call('RPUSH', KEYS[1], element)
+redis.call('PEXPIRE', KEYS[1], math.max(ARGV[1], redis.call('PTTL', KEYS[1])))
+redis.call('PUBLISH', KEYS[1], '')
+return element
+"""
+
+_TAKE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local valid = {}
+for _, element in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  local space = string.find(element, ' ', 1, true)
+  if tonumber(string.sub(element, 1, space - 1)) >= now then
+    table.insert(valid, string.sub(element, space + 1))
+  end
+end
+redis.call('DEL', KEYS[1])
+return valid
+"""
+
+_ANSWER = """
+redis.call('RPUSH', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+class Stop(Record):
+    """
+    End one generation of a server.
+
+    ``id`` names the request; ``by`` is who asks, for people; ``owner`` is whose call it is, and ``may_take``
+    whether it may end what is somebody else's. ``grace`` are seconds, None for the server's own.
+    """
+
+    id: str
+    server: str
+    generation: int
+    by: str
+    owner: str
+    may_take: bool
+    grace: float | None
+    sweep: bool
+
+
+def post(fleet: str, request: Stop, timeout: float) -> list[Any]:
+    """Return the command that asks; its answer is what `withdraw` needs."""
+    text = json.dumps({"verb": "stop", **request.asdict()}, separators=(",", ":"))
+    return ["EVAL", _POST, 1, keys.mail(fleet, request.server), round(timeout * 1e3), text]
+
+
+def withdraw(fleet: str, request: Stop, element: str) -> list[Any]:
+    """Return the command that takes a request back; its answer is 0 where the guard has it already."""
+    return ["LREM", keys.mail(fleet, request.server), 1, element]
+
+
+def take(fleet: str, server: str) -> list[Any]:
+    """Return the command with which a guard takes what it is asked; see `taken`."""
+    return ["EVAL", _TAKE, 1, keys.mail(fleet, server)]
+
+
+def taken(reply: Any) -> list[Stop]:
+    """Read what a guard is asked to do; what it does not understand is left out, and times out."""
+    found = []
+    for text in reply or []:
+        try:
+            fields = json.loads(text)
+            if fields.pop("verb") == "stop":
+                found.append(Stop(**{name: fields[name] for name in Stop._fields}))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def answer(fleet: str, request: Stop, seen: dict[str, Any]) -> list[Any]:
+    """Return the command that tells the caller what the guard saw."""
+    text = json.dumps(seen, separators=(",", ":"))
+    return ["EVAL", _ANSWER, 1, keys.answer(fleet, request.id), text, _KEPT]
+
+
+def wait_for_answer(fleet: str, request: Stop, timeout: float) -> list[Any]:
+    """Return the command that waits, at most ``timeout`` seconds; see `read_answer`."""
+    return ["BLPOP", keys.answer(fleet, request.id), f"{max(timeout, 0.001):.3f}"]
+
+
+def read_answer(reply: Any) -> dict[str, Any] | None:
+    """Read what the guard saw; None where nothing came."""
+    if not reply:
+        return None
+    seen: dict[str, Any] = json.loads(reply[1])
+    return seen
