@@ -23,6 +23,7 @@ from devsup import bounds, logs
 from devsup.errors import Busy, RegistryUnusable, UsageError
 from devsup.guard import bounding
 from devsup.logs import files as log_files
+from devsup.logs.scan import Scan
 from devsup.system import CAPABILITIES, files
 from tests.serving import Servers, process, script
 from tests.support import Spawn, free_port, hear, say, wait_until
@@ -482,6 +483,19 @@ def test_a_log_that_somebody_emptied_by_hand_is_read_on(way: str, temporary: Pat
             "anew\nand more\n",
             "and more\n",
         )
+
+
+def test_who_looks_at_lines_sees_whole_ones_of_what_is_left(way: str, temporary: Path) -> None:
+    """And hears that there were more: what a cut has left of a line is no line."""
+    del way
+    log = temporary / "web.1.log"
+    log.write_bytes(numbered(0, 10_000))
+    assert bounds.bound(str(log), LIMIT)
+    for offset in (None, 0):
+        scan = Scan(str(log), offset)
+        lines = b"".join(raw for _, raw in scan.blocks()).splitlines(keepends=True)
+        assert {len(line) for line in lines} == {WIDTH}
+        assert scan.truncated
 
 
 def test_marks_that_nobody_can_read_are_an_error_with_a_way_out(temporary: Path) -> None:

@@ -45,11 +45,9 @@ class Scan:
             self.end = log.end
             if offset is not None and offset > log.end:
                 self.reset, offset = True, None
-            self.at = log.first if offset is None else offset
-            if log.end - self.at > MOST:
-                self.at = log.end - MOST
+            self.at = max(log.first if offset is None else offset, log.end - MOST)
+            if self.at not in (0, offset):
                 self._skip(log)
-        self._from_start = offset is None and self.at == 0
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
         """Give whole lines, many at a time, with the place of the first, up to the end of this moment."""
