@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 import tracemalloc
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from devsup import logs
 from devsup.errors import NotFound, RegistryUnusable, UsageError
-from devsup.logs import files
+from devsup.logs import files, grep
 from tests.support import Spawn, hear, say
 
 if TYPE_CHECKING:
@@ -232,6 +233,26 @@ def test_a_page_full_of_colours_is_not_almost_empty(log: Path) -> None:
 def test_a_bound_below_its_least_is_a_usage_error(log: Path, bound: dict[str, int]) -> None:
     with pytest.raises(UsageError):
         page(log, **bound)  # type: ignore[arg-type]  # the keys are those of `page`
+    for offset in (None, 0):
+        with pytest.raises(UsageError):
+            matching(log, offset, **bound)
+
+
+def matching(
+    log: Path, offset: int | None, lines: int | None = None, max_bytes: int | None = None
+) -> LogPage:
+    return grep.page(
+        str(log), offset, re.compile("x"), generation=3, ended=True, lines=lines, max_bytes=max_bytes
+    )
+
+
+def test_matching_lines_keep_to_their_bounds(log: Path) -> None:
+    log.write_text("x é\n" * 3 + "x" + "é" * 100 + "\n")
+    got = matching(log, 0, lines=0)
+    assert (got.text, got.next_cursor, got.ended) == ("", "3:0", False)
+    assert matching(log, 0, max_bytes=10).text == "x é\nx é\n"
+    assert matching(log, None, max_bytes=100).text == "x" + "é" * 49
+    assert matching(log, None, max_bytes=300).text == log.read_text()
 
 
 WRITER = """

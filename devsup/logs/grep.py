@@ -12,6 +12,7 @@ from collections import deque
 
 from devsup.errors import UsageError
 from devsup.logs.cursor import format_cursor
+from devsup.logs.reader import budget_of
 from devsup.logs.scan import Scan, text_of
 from devsup.models import LogPage
 
@@ -45,13 +46,17 @@ def page(
     generation: int,
     ended: bool,
     lines: int | None,
-    max_bytes: int,
+    max_bytes: int | None,
 ) -> LogPage:
     """
     Return the matching lines from ``offset`` on, as many as fit; the last of them, where that is None.
 
+    One line that has more than ``max_bytes`` by itself is cut.
+
+    :raises UsageError: no page can keep to these bounds
     :raises NotFound, RegistryUnusable, Busy: as `LogFile`
     """
+    budget = budget_of(lines, max_bytes)
     scan = Scan(path, offset, over=ended)
     newest = offset is None
     found: deque[str] = deque(maxlen=lines if newest else None)
@@ -61,13 +66,15 @@ def page(
         for line in raw.splitlines(keepends=True) if b"\r" not in raw else _lines(raw):
             text = f"{text_of(line)}\n"
             if expression.search(text[:-1]):
-                size += len(text.encode())
-                if not newest and found and (size > max_bytes or len(found) == lines):
+                data = text.encode()
+                size += len(data)
+                if not newest and (len(found) == lines or (found and size > budget)):
                     return _answer(found, at, scan, generation, over=False, left_out=False)
-                found.append(text[:max_bytes])
+                found.append(text if len(data) <= budget else data[:budget].decode(errors="ignore"))
             at += len(line)
-    while newest and len(found) > 1 and sum(len(text.encode()) for text in found) > max_bytes:
-        found.popleft()
+    size = sum(len(text.encode()) for text in found)
+    while newest and len(found) > 1 and size > budget:
+        size -= len(found.popleft().encode())
         left_out = True
     return _answer(found, scan.at, scan, generation, over=ended and scan.at >= scan.end, left_out=left_out)
 

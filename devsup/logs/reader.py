@@ -21,7 +21,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DEFAULT_LINES", "DEFAULT_MAX_BYTES", "end_of", "last_line", "page", "tail_text", "wait_for_more"]
+__all__ = [
+    "DEFAULT_LINES",
+    "DEFAULT_MAX_BYTES",
+    "budget_of",
+    "end_of",
+    "last_line",
+    "page",
+    "tail_text",
+    "wait_for_more",
+]
 
 #: What a call that names no bound gets: a few screens of lines, and never more than an agent's context can
 #: bear.
@@ -79,11 +88,7 @@ def page(
     :raises NotFound: the current log is gone
     :raises RegistryUnusable: it cannot be read
     """
-    budget = DEFAULT_MAX_BYTES if max_bytes is None else min(max_bytes, MAX_PAGE)
-    if budget < 1:
-        raise UsageError(f"`--max-bytes` is {budget}, and a page needs 1 at least", hint="devsup logs --help")
-    if lines is not None and lines < 0:
-        raise UsageError(f"the number of lines is {lines}, less than none", hint="devsup logs --help")
+    budget = budget_of(lines, max_bytes)
     if after is None:
         count = lines if lines is not None else DEFAULT_LINES if max_bytes is None else _ALL
         part = _steady(path, lambda log: _tail(log, lines=count, budget=budget, over=ended))
@@ -100,6 +105,20 @@ def page(
             return _page(part.replace(reset=number != of, over=False), number)
     part = _continue(path, None if reset else offset, lines=count, budget=budget, over=ended)
     return _page(part.replace(reset=part.reset or reset), generation)
+
+
+def budget_of(lines: int | None, max_bytes: int | None) -> int:
+    """
+    Return how many bytes a page may have for which these bounds were asked.
+
+    :raises UsageError: no page can keep to them
+    """
+    budget = DEFAULT_MAX_BYTES if max_bytes is None else min(max_bytes, MAX_PAGE)
+    if budget < 1:
+        raise UsageError(f"`--max-bytes` is {budget}, and a page needs 1 at least", hint="devsup logs --help")
+    if lines is not None and lines < 0:
+        raise UsageError(f"the number of lines is {lines}, less than none", hint="devsup logs --help")
+    return budget
 
 
 def wait_for_more(

@@ -108,7 +108,7 @@ def _page(home: Home, row: Row, wanted: Wanted, *, ended: bool) -> LogPage:
             generation=row.generation,
             ended=ended,
             lines=wanted.lines if wanted.lines is not None or wanted.after else logs.DEFAULT_LINES,
-            max_bytes=wanted.max_bytes if wanted.max_bytes is not None else logs.DEFAULT_MAX_BYTES,
+            max_bytes=wanted.max_bytes,
         )
     return page.replace(reset=page.reset or reset)
 
