@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from devsup import logtimes
+from devsup import Supervisor, logtimes
+from devsup.logs import files
+from devsup.supervisor import reading
 from tests.serving import LINUX_ONLY, Servers, process, script
 from tests.support import devsup_argv, free_port, server_argv, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from devsup.models import LogPage
     from tests.support import Answer, Devsup
 
 #: Answers 200 to `/`; what lies in the file `trouble` makes it answer otherwise, and print.
@@ -265,6 +268,28 @@ def test_what_came_since_a_moment(servers: Servers, web: dict[str, Any]) -> None
     got = logs_of(servers, "--since", "1h", "--json")
     assert got.data["text"]
     assert re.search("nobody noted", " ".join(got.json["notes"]))
+
+
+@pytest.mark.parametrize("wanted", [{"grep": "nothing"}, {"errors": True}])
+def test_a_wait_beside_a_prompt_hardly_looks(
+    servers: Servers, home: Path, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any]
+) -> None:
+    """A line that does not go on is something new for a text, and nothing for who looks for whole ones."""
+    server = servers.start("web", *script(servers.project, "app", SERVER), port=free_port())
+    with open(server["log"], "a", encoding="utf-8") as out:
+        out.write("name? ")
+    looks, page = [], reading._page
+
+    def counted(*args: Any, **more: Any) -> LogPage:
+        looks.append(1)
+        return page(*args, **more)
+
+    monkeypatch.setattr(files, "QUIET", 0.0)
+    monkeypatch.setattr(reading, "_page", counted)
+    got = Supervisor(str(servers.project), str(home)).logs("web", wait=0.5, **wanted)
+    assert (got.text, got.errors or []) == ("", [])
+    assert len(looks) <= 10
+    servers.stop("web")
 
 
 def test_times_stay_few(tmp_path: Path) -> None:

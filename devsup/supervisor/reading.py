@@ -28,6 +28,8 @@ __all__ = ["Wanted", "read_page", "since_cursor"]
 #: Seconds between two looks at a server while nothing is written, neither to its log nor to the registry; an
 #: end that a guard sees is written there.
 _LOOK_EVERY = 1.0
+#: Seconds between two looks at what is new but not yet what was asked for.
+_AGAIN = 0.1
 
 
 class Wanted(Record):
@@ -62,11 +64,18 @@ def read_page(
             f"no log of `{row.session}` is known: what it prints goes where it was started",
             hint=f"devsup restart {row.app or row.session}",
         )
+    waited = False
     while True:
         page = _page(home, row, wanted, ended=alive in (Life.ENDED, Life.DEAD))
         something = page.text or page.errors or page.ended or page.reset
-        if something or time.monotonic() >= deadline:
+        left = deadline - time.monotonic()
+        if something or left <= 0:
             return page.replace(session=row.session)
+        if waited and page.next_cursor == wanted.after:
+            # What is new there is nothing for this page, and ends the next wait at once: a prompt, when whole
+            # lines are looked for, or an error that is still being printed.
+            rest(min(_AGAIN, left))
+        waited = True
         _, offset = logs.parse_cursor(page.next_cursor)
         wanted = wanted.replace(after=page.next_cursor)
         watch = _Watch(home, row)
