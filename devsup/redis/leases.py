@@ -4,8 +4,8 @@ A lease: something that one holder has at a time, until it is over unless it is 
 One hash a lease, gone by itself when its time is over, and beside it a counter that stays. Whoever acquires
 brings a random token, by which alone it renews and releases; all is compared inside Redis, in one step, by
 Redis's own clock. Each acquisition gets a fencing number higher than all before it. As it is never below the
-time of day in milliseconds, this holds also where Redis came back without its data, unless its clock was set
-back meanwhile.
+time of day in microseconds, which no sequence of acquisitions outruns, this holds also where Redis came back
+without its data, unless its clock was set back meanwhile.
 
 Redis that came back empty is no end of a lease: the next renewal takes it again with its old number, unless
 somebody else has had it since. Of two who then both have one, the higher number counts.
@@ -39,7 +39,7 @@ if held == ARGV[1] then  -- the answer to this very call was lost
 elseif held and held ~= ARGV[3] then
   return {{0, redis.call('PTTL', KEYS[1]), now, redis.call('HGETALL', KEYS[1])}}
 end
-local fencing = math.max(tonumber(redis.call('GET', KEYS[2]) or 0) + 1, now)
+local fencing = math.max(tonumber(redis.call('GET', KEYS[2]) or 0) + 1, time[1] * 1000000 + time[2])
 local number = string.format('%.0f', fencing)
 redis.call('SET', KEYS[2], number)
 redis.call('DEL', KEYS[1])
