@@ -6,7 +6,7 @@ The layers, drawn once. An arrow means "may import"; nothing imports upwards, an
     demo -> __main__ -> cli -> aio -> supervisor -> doctor -> apps -> config -> logs -> guard -> fleet
         -> registry -> readiness -> shutdown -> tree -> ports -> locks -> identity -> bounds -> logtimes
         -> redis -> system -> paths -> masking -> trace -> durations -> timers -> clock
-        -> models -> errors -> smallfile -> filenames -> compactjson -> records
+        -> owners -> models -> errors -> smallfile -> filenames -> compactjson -> records
 
 `cli` reads flags and shows answers; `supervisor` decides; `guard` is a process of its own, one per server.
 The public names below are loaded when they are first asked for, so that `import devsup` costs nothing.

@@ -102,6 +102,7 @@ class Handover:
             "default_port": None,
             "probe": {},
             "policy": {},
+            "fleet": None,
         }
         job = Job(**{name: own[name] if name in own else getattr(reserved, name) for name in Job._fields})
         os.makedirs(os.path.dirname(reserved.log), mode=0o700, exist_ok=True)

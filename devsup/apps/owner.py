@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from devsup.errors import OtherOwner, UsageError
+from devsup.owners import ANYBODY, SCRIPT, TERMINAL, is_anothers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,10 +42,6 @@ AGENTS = {
     "AUGMENT_AGENT": "augment",
     "ANTIGRAVITY_AGENT": "antigravity",
 }
-
-TERMINAL, SCRIPT = "terminal", "script"
-#: Names that many callers have at once: they protect nothing.
-ANYBODY = frozenset({None, TERMINAL, SCRIPT})
 
 MAX_LENGTH = 64
 
@@ -78,7 +75,7 @@ def is_interactive(environ: Mapping[str, str]) -> bool:
 
 def anothers(row: Row, environ: Mapping[str, str]) -> OtherOwner | None:
     """Return the error of a caller who would stop somebody else's server; None where it may."""
-    if row.owner in ANYBODY or row.owner == detect(environ) or is_interactive(environ):
+    if not is_anothers(row.owner, detect(environ)) or is_interactive(environ):
         return None
     return OtherOwner(f"`{row.session}` belongs to `{row.owner}`", details={"owner": row.owner})
 

@@ -34,6 +34,8 @@ class Job(Record):
     * policy: ``restart`` "on-failure" or "always"; ``idle_timeout``, ``ttl`` (seconds); ``parent`` (the
       fields of an `Identity`); ``stop_signal`` (a name), ``grace`` (seconds), ``keep`` (programs that are
       left running); ``health``: ``interval`` (seconds) and ``restart``; ``log_limit`` (bytes, 0: none)
+
+    ``fleet`` is what it is to its fleet, as `devsup.fleet.membership` writes it; None where it is in none.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Job(Record):
     owner: str | None
     started_at: int
     policy: dict[str, Any]
+    fleet: dict[str, Any] | None = None
 
 
 def write(path: str, job: Job) -> None:
@@ -80,8 +83,9 @@ def read(path: str) -> Job:
     with open(fd, "rb") as file:
         fields = native_all(json.load(file))
     try:
-        return Job(**{name: fields[name] for name in Job._fields})
-    except (KeyError, TypeError) as error:
+        # What older versions did not write has a default.
+        return Job(**{name: fields[name] for name in Job._fields if name in fields})
+    except TypeError as error:
         raise ValueError(f"`{path}` is no job: {error}") from error
 
 

@@ -14,6 +14,7 @@ import signal
 import sys
 
 from devsup import system
+from devsup.fleet.membership import ADDRESS
 from devsup.records import Record
 from devsup.tree import MARKER, Marker
 
@@ -78,8 +79,13 @@ class Gated(Record):
 
 
 def environment(job: Job) -> dict[bytes, bytes]:
-    """Return the environment of the server: this guard's, with the marker of the generation."""
+    """
+    Return the environment of the server: this guard's, with the marker of the generation.
+
+    Where the Redis of its fleet is, and with what password, is for its guard alone.
+    """
     environ = dict(os.environb)
+    environ.pop(ADDRESS.encode(), None)
     if not system.was_given(b"LC_CTYPE"):
         environ.pop(b"LC_CTYPE", None)
     marker = Marker(job.home, job.project, job.session, job.id, job.generation)

@@ -77,7 +77,9 @@ def launch_guard(
     if mode == ADOPT:
         try:
             first = jobs.read(home.job(row.id))
-            job = job.replace(policy=first.policy, probe=first.probe, started_at=first.started_at)
+            job = job.replace(
+                policy=first.policy, probe=first.probe, started_at=first.started_at, fleet=first.fleet
+            )
         except (OSError, ValueError):
             pass  # lost with the registry, or another version's: as a start of today would have it
     guard_log = home.guard_log(row.project, row.session)

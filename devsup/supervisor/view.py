@@ -11,8 +11,8 @@ import os
 from enum import Enum
 
 from devsup import identity, system
-from devsup.clock import iso
 from devsup.models import ENDED_STATES, Row, Server, State
+from devsup.registry import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,28 +134,14 @@ def server_of(row: Row, alive: Life, sockets: Sockets | None = None) -> Server:
         url = None
     elif alive in (Life.LIVE, Life.ORPHANED) and state in (State.RUNNING, State.READY, State.UNHEALTHY):
         state, port, url = _address(row, alive, sockets or Sockets([row]))
-    return Server(
-        id=row.id,
-        generation=row.generation,
-        session=row.session,
-        app=row.app,
-        kind=row.kind,
-        project=row.project,
-        cwd=row.cwd,
-        command=row.command,
-        state=state,
+    return public.server(
+        row,
+        state,
         pid=None if row.leader is None or _pauses(row, state) else row.leader.pid,
         guard_pid=row.guard.pid if row.guard is not None and alive is Life.LIVE else None,
-        port=port if port is not None else row.asked_port,
+        port=port,
         url=url,
-        started_at=iso(row.started_at) or "",
-        ready_at=iso(row.ready_at),
-        last_used_at=iso(row.last_used_at),
-        exit_code=row.exit_code,
-        signal=row.signal,
-        log=row.log,
-        owner=row.owner,
-        scope="foreign" if alive is Life.FOREIGN else "here",
+        foreign=alive is Life.FOREIGN,
     )
 
 
