@@ -595,6 +595,16 @@ def test_the_whole_of_a_fix(place: Place) -> None:
         assert any("dev_server_web" in note for note in done)
 
 
+def test_the_hint_names_the_folder_of_the_call_once(place: Place) -> None:
+    with unhealthy(place):
+        wait_until(lambda: place.find("server_unhealthy"), 20)
+        answer = place.devsup("-C", place.project, "doctor", "--json")
+    fixes = [one["fix"] for part in answer.json["data"]["parts"] for one in part["findings"]]
+    assert answer.error["hint"] in fixes
+    assert answer.error["hint"].startswith(f"devsup -C {place.project} ")
+    assert answer.error["hint"].count("-C") == 1
+
+
 def test_limits_that_are_too_low_are_named(temporary: Path) -> None:
     """As the files of the kernel say; those of a test's own machine cannot be changed."""
     (temporary / "max_user_watches").write_text("8192\n")

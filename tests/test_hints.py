@@ -425,6 +425,7 @@ def servers_of_one(devsup: Devsup, home: Path, project: Path) -> Servers:
         ("devsup list", None, "devsup list"),
         ("devsup list", "a b", "devsup -C 'a b' list"),
         ("run `devsup list`, or wait", "x", "run `devsup -C x list`, or wait"),
+        ("devsup -C y stop web", "x", "devsup -C y stop web"),
         ("set DEVSUP_HOME", "x", "set DEVSUP_HOME"),
         (None, "x", None),
     ],

@@ -19,8 +19,12 @@ _OURS = "devsup "
 
 
 def located(hint: str | None, folder: str | None) -> str | None:
-    """Return ``hint`` with its devsup commands as they are to be typed by a caller who named ``folder``."""
-    if hint is None or folder is None:
+    """
+    Return ``hint`` with its devsup commands as they are to be typed by a caller who named ``folder``.
+
+    A hint that begins with a folder of its own keeps it.
+    """
+    if hint is None or folder is None or hint.startswith(f"{_OURS}-C "):
         return hint
     there = f"{_OURS}-C {quoted(folder)} "
     if hint.startswith(_OURS):

@@ -24,17 +24,12 @@ def handle(supervisor: Supervisor, options: dict[str, Any], _: object) -> tuple[
     found = supervisor.doctor(fix=options["fix"])
     folder = options["directory"]
     parts = [
-        part.replace(
-            findings=[
-                one if one.fix.startswith("devsup -C ") else one.replace(fix=hints.located(one.fix, folder))
-                for one in part.findings
-            ]
-        )
+        part.replace(findings=[one.replace(fix=hints.located(one.fix, folder)) for one in part.findings])
         for part in found.parts
     ]
-    found = found.replace(parts=parts)
     supervisor.notes += found.notes
-    return found, _unhealthy(found) if found.status == "bad" else None
+    # The hint of an error is located by whoever answers.
+    return found.replace(parts=parts), _unhealthy(found) if found.status == "bad" else None
 
 
 def waits(options: dict[str, Any]) -> str:

@@ -18,9 +18,7 @@ __all__ = ["handle", "lines"]
 def handle(supervisor: Supervisor, options: dict[str, Any], _: object) -> tuple[Story, None]:
     """Tell it."""
     told = supervisor.why(options["target"])
-    if not told.next.startswith("devsup -C "):
-        told = told.replace(next=hints.located(told.next, options["directory"]))
-    return told, None
+    return told.replace(next=hints.located(told.next, options["directory"])), None
 
 
 def lines(data: Story) -> list[str]:
