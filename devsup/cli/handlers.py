@@ -17,7 +17,6 @@ from devsup.cli.answer import Answer
 from devsup.errors import (
     DevsupError,
     Interrupted,
-    NotReady,
     RegistryUnusable,
     Terminated,
     UsageError,
@@ -395,13 +394,7 @@ def _logs(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, D
 
 
 def _url(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
-    found = supervisor.url(options["target"])
-    if found["url"] is None:
-        target = options["target"]
-        raise NotReady(
-            f"`{target}` listens on no port yet", hint=f"devsup wait {masking.quoted(target)}", data=found
-        )
-    return found, None
+    return supervisor.url(options["target"]), None
 
 
 def _wait(supervisor: Supervisor, options: Options, progress: Listener) -> tuple[Any, DevsupError | None]:

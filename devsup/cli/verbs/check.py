@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from devsup.cli import plain
 from devsup.errors import Unhealthy
 from devsup.masking import quoted
+from devsup.models import ENDED_STATES
 
 if TYPE_CHECKING:
     from devsup.errors import DevsupError
@@ -59,12 +60,7 @@ def _unhealthy(data: CheckResult, target: str, after: str | None) -> Unhealthy:
     since = " since its start" if after is None else " since the cursor"
     hint = f"devsup logs {name} -n 50"
     if data.verdict == "down":
-        ended = data.server.exit_code is not None or data.server.state.value in (
-            "stopped",
-            "crashed",
-            "exited",
-            "lost",
-        )
+        ended = data.server.exit_code is not None or data.server.state in ENDED_STATES
         hint = f"devsup restart {name}" if ended else f"devsup wait {name}"
     elif data.new_errors:
         # What it says is in the answer already; this is for when it has been mended.
