@@ -371,6 +371,11 @@ def test_sigterm_is_told_apart_from_ctrl_c(
 # -- stop ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", [errors.Busy, errors.LimitReached, errors.NotOurs, errors.Survivors])
+def test_a_code_stands_for_the_error_and_not_for_a_kind_of_it(kind: type[DevsupError]) -> None:
+    assert handlers.kind_of(kind.code) is kind
+
+
 @pytest.mark.parametrize(
     ("codes", "expected"),
     [

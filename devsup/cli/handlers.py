@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "exit_order",
     "follows",
+    "kind_of",
     "pages",
     "read_environment",
     "read_port",
@@ -328,16 +329,9 @@ def worst(results: list[StopResult]) -> DevsupError | None:
     failed = [result for result in results if result.error is not None]
     if not failed:
         return None
-    from devsup import errors
-
-    kinds = {
-        kind.code: kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, DevsupError)
-    }
 
     def rank(result: StopResult) -> float:
-        code = kinds[result.error or "internal"].exit_code
+        code = kind_of(result.error or "internal").exit_code
         return exit_order.index(code) if code in exit_order else 1.5
 
     first = min(failed, key=rank)
@@ -352,7 +346,7 @@ def worst(results: list[StopResult]) -> DevsupError | None:
         "failed": [{"target": one.target, "code": one.error, "message": one.message} for one in failed],
     }
     usual = _STOP_HINTS.get(code, "devsup list --everywhere").format(masking.quoted(first.target))
-    return kinds[code](message, hint=first.hint or usual, details=details)
+    return kind_of(code)(message, hint=first.hint or usual, details=details)
 
 
 #: By code, for what was found out on the way; a target that was refused brings its own.
@@ -363,6 +357,14 @@ _STOP_HINTS = {
     "registry_unusable": "make room in the state folder, or make it writable; then `devsup stop {}`",
     "survivors": "devsup status {}",
 }
+
+
+def kind_of(code: str) -> type[DevsupError]:
+    """Return the error that has this code: of several the general one, which stands before its kinds."""
+    from devsup import errors
+
+    kinds = (one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, DevsupError))
+    return next(kind for kind in kinds if kind.code == code)
 
 
 def _list(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:

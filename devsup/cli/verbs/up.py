@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from devsup import errors
 from devsup.cli import handlers, plain
-from devsup.errors import DevsupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from devsup.errors import DevsupError
     from devsup.models import UpResult, UpResults
     from devsup.supervisor import Supervisor
 
@@ -53,14 +52,9 @@ def _worst(results: list[UpResult]) -> DevsupError | None:
     failed = [(one.app, one.error) for one in results if one.error is not None]
     if not failed:
         return None
-    kinds = {
-        kind.code: kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, DevsupError)
-    }
 
     def rank(pair: tuple[str, dict[str, Any]]) -> int:
-        code = kinds[pair[1]["code"]].exit_code
+        code = handlers.kind_of(pair[1]["code"]).exit_code
         return _ORDER.index(code) if code in _ORDER else len(_ORDER)
 
     app, worst = min(failed, key=rank)
@@ -74,4 +68,4 @@ def _worst(results: list[UpResult]) -> DevsupError | None:
             {"target": name, "code": error["code"], "message": error["message"]} for name, error in failed
         ],
     }
-    return kinds[worst["code"]](message, hint=worst["hint"], details=details)
+    return handlers.kind_of(worst["code"])(message, hint=worst["hint"], details=details)
