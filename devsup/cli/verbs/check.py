@@ -24,7 +24,6 @@ def handle(
     result = supervisor.check(
         options["target"], path=options["path"], after=options["after"], timeout=options["timeout"]
     )
-    supervisor.notes += [note for note in result.notes if note not in supervisor.notes]
     if result.verdict == "ok":
         return result, None
     return result, _unhealthy(result, options["target"], options["after"])

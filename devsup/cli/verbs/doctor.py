@@ -27,7 +27,6 @@ def handle(supervisor: Supervisor, options: dict[str, Any], _: object) -> tuple[
         part.replace(findings=[one.replace(fix=hints.located(one.fix, folder)) for one in part.findings])
         for part in found.parts
     ]
-    supervisor.notes += found.notes
     # The hint of an error is located by whoever answers.
     return found.replace(parts=parts), _unhealthy(found) if found.status == "bad" else None
 
