@@ -273,10 +273,12 @@ class ConfigResult(Record):
     The answer of config: what is in force.
 
     ``apps`` have for each key ``{"value", "source"}``, the source being "flag", "environment", "file",
-    "detected" or "default".
+    "detected" or "default"; ``fleet`` is what is in force for all of them, its ``url`` None where they are in
+    none.
     """
 
     apps: dict[str, dict[str, dict[str, Any]]]
+    fleet: dict[str, dict[str, Any]]
     notes: list[str]
 
 

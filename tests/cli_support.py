@@ -164,7 +164,8 @@ class StandIn:
     def config(self, *args: Any, **options: Any) -> ConfigResult:
         """Say where the port comes from."""
         self._asked("config", *args, **options)
-        return ConfigResult({"web": {"port": {"value": 3000, "source": "file"}}}, [])
+        none = {"url": {"value": None, "source": "default"}}
+        return ConfigResult({"web": {"port": {"value": 3000, "source": "file"}}}, none, [])
 
     def init(self, **options: Any) -> InitResult:
         """Say what would be written."""

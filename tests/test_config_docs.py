@@ -33,7 +33,7 @@ def test_every_key_and_kind_is_in_the_table() -> None:
     assert len(EXAMPLES) >= 7
     keys = {*model.App.model_fields, *model.File.model_fields}
     assert keys <= set(re.findall(r"^\| `(\w+)` \|", DOCUMENT, re.MULTILINE))
-    for table in (model.Ready, model.Stop, model.Health):
+    for table in (model.Ready, model.Stop, model.Health, model.Fleet):
         for key in table.model_fields:
             assert re.search(rf"\b{key} = ", DOCUMENT), key
     assert set(KINDS) <= set(re.findall(r"`([\w-]+)`", DOCUMENT))

@@ -194,6 +194,20 @@ WRONG: dict[str, tuple[str, str | None, int, str, str | None]] = {
         "`A` can be no list and no table",
         None,
     ),
+    "a password in a file": (
+        '[fleet]\nurl = "redis://:hunter2@db:6379"\n',
+        "fleet.url",
+        2,
+        "a password does not belong into a file",
+        "$REDIS_URL",
+    ),
+    "no address of Redis": ('[fleet]\nurl = "http://x"\n', "fleet.url", 2, "no address of Redis", None),
+    "a variable that is none": ('[fleet]\nurl = "$A-B"\n', "fleet.url", 2, "no name of a variable", None),
+    "a time too short": ('[fleet]\nttl = "500ms"\n', "fleet.ttl", 2, '"1s" to "24h"', None),
+    "a misspelt key of a fleet": ("[fleet]\nonlost = 1\n", "fleet.onlost", 2, "in `[fleet]`", "on_lost"),
+    "a word about leases": ('[fleet]\non_lost = "end"\n', "fleet.on_lost", 2, "`keep`, `stop`", None),
+    "exclusive, but where": ("[apps.a]\nexclusive = true\n", "apps.a.exclusive", 2, "`fleet`", None),
+    "exclusive for all": ('[defaults]\nexclusive = "fleet"\n', "defaults.exclusive", 2, "unknown key", None),
     "two at once": ("[apps.a]\nprot = 1\nttl = []\n", "apps.a.prot", 2, "also wrong: line 3", "port"),
 }
 

@@ -79,6 +79,8 @@ class Plan(Record):
     timeout: float | None = None
     #: The apps that are to run before it.
     depends_on: list[str] = []  # noqa: RUF012 - a default of a record, never changed
+    #: Whether there may be one at most on all hosts of the fleet.
+    exclusive: bool = False
 
     def with_port(self, port: int) -> Plan:
         """Return the plan with ``port`` in its command or environment."""
@@ -308,6 +310,7 @@ def _finish(
         needs=line.needs,
         policy=lasting,
         timeout=settings.get("ready", {}).get("timeout"),
+        exclusive=settings.get("exclusive") == "fleet",
     )
 
 

@@ -40,8 +40,10 @@ __all__ = [
     "variables",
 ]
 
-#: What the environment may say: of an app `DEVSUP_<APP>_<KEY>`, of every app `DEVSUP_<KEY>` (but the port).
+#: What the environment may say: of an app `DEVSUP_<APP>_<KEY>`, of every app `DEVSUP_<KEY>`, but for two.
 ENVIRONMENT = ("port", "host", "restart", "idle_timeout", "ttl", "log_limit")
+#: What is an app's own: two cannot share a port, and `DEVSUP_HOST` is what this host is called in a fleet.
+_OWN = ("port", "host")
 #: Seconds between two looks at a server's health, where the configuration asks for them and names none.
 HEALTH_INTERVAL = 10.0
 
@@ -159,7 +161,7 @@ def from_environment(name: str, environ: Mapping[str, str]) -> dict[str, tuple[s
     for key in ENVIRONMENT:
         for variable in (
             f"DEVSUP_{own}_{key.upper()}",
-            *(() if key == "port" else (f"DEVSUP_{key.upper()}",)),
+            *(() if key in _OWN else (f"DEVSUP_{key.upper()}",)),
         ):
             if environ.get(variable):
                 found[key] = variable, _value(variable, key, environ[variable])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["read", "remembered", "version", "write"]
 
 #: Changed when the shape of a checked configuration does.
-SCHEMA = 1
+SCHEMA = 2
 #: A file that was changed less than this long ago may be changed again without its time telling: times are as
 #: coarse as the kernel's tick, at most 10 ms.
 _TOO_YOUNG_NS = 20_000_000

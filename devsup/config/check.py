@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from devsup.config import lines
 from devsup.config.files import invalid, line_of
-from devsup.config.model import App, Defaults, File, Health, Ready, Stop
+from devsup.config.model import App, Defaults, File, Fleet, Health, Ready, Stop
 from devsup.config.values import Wrong
 from devsup.smallfile import MAX_BYTES, contents
 
@@ -36,7 +36,7 @@ _SECTION = {
     "package.json": re.compile(r'"devsup"\s*:\s*\{'),
 }
 #: The tables by the keys under which they stand.
-_TABLES = {"defaults": Defaults, "ready": Ready, "stop": Stop, "health": Health}
+_TABLES = {"defaults": Defaults, "fleet": Fleet, "ready": Ready, "stop": Stop, "health": Health}
 
 
 def check(files: Sequence[tuple[str, bytes | None]], kinds: Sequence[str]) -> dict[str, Any] | None:
@@ -130,7 +130,14 @@ def _checked(path: str, section: Any, where: dict[str, int], kinds: Sequence[str
         path, where, {"defaults": defaults, **{f"apps.{n}": one for n, one in apps.items()}}
     )
     _refuse_cycles(path, where, apps)
-    return {"file": path, "project": file.project, "apps": apps, "defaults": defaults, "lines": where}
+    return {
+        "file": path,
+        "project": file.project,
+        "apps": apps,
+        "defaults": defaults,
+        "fleet": file.fleet.model_dump(exclude_none=True) if file.fleet else {},
+        "lines": where,
+    }
 
 
 # -- what is wrong with one value --------------------------------------------------------------------------
@@ -205,7 +212,7 @@ _KINDS = {
 def _table(parts: list[str]) -> Any:
     if not parts:
         return File
-    if parts[-1] in _TABLES:
+    if parts[-1] in _TABLES and parts[:-1] != ["apps"]:
         return _TABLES[parts[-1]]
     return App
 

@@ -35,13 +35,14 @@ class Config(Record):
     A checked configuration.
 
     ``apps`` are the settings of each app by their keys, durations in seconds, ``defaults`` those of all apps
-    of the project; ``lines`` say where a key stands (`apps.web.port`).
+    of the project, ``fleet`` those of its fleet; ``lines`` say where a key stands (`apps.web.port`).
     """
 
     file: str
     project: str | None
     apps: dict[str, dict[str, Any]]
     defaults: dict[str, Any]
+    fleet: dict[str, Any]
     lines: dict[str, int]
 
     def settings(self, app: str | None) -> dict[str, Any]:
@@ -149,7 +150,9 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-_NOTHING: dict[str, Any] = {"file": "", "project": None, "apps": {}, "defaults": {}, "lines": {}}
+_NOTHING: dict[str, Any] = {
+    "file": "", "project": None, "apps": {}, "defaults": {}, "fleet": {}, "lines": {},
+}  # fmt: skip
 
 
 def _config(checked: dict[str, Any]) -> Config:

@@ -57,6 +57,11 @@ _SECONDS = {
     ]
 }
 
+_ADDRESS = (
+    r"^(\$[A-Za-z_]\w*|\$\{[A-Za-z_]\w*\}"
+    r"|(redis|rediss|unix|valkey|valkeys)://(?![^@]*:[^@]*@).+)$"
+)
+
 Kind = Annotated[str, *_value(_kind, type="string")]
 Command = Annotated[
     list[str],
@@ -135,6 +140,23 @@ class Health(_Table):
     restart: Switch | None = Field(None, description="true: run it again when it has become unhealthy.")
 
 
+class Fleet(_Table):
+    """The fleet that the servers of this project are in, together with those of other hosts."""
+
+    url: Annotated[str, *_value(values.fleet_url, type="string", pattern=_ADDRESS)] | None = Field(
+        None, description='Where its Redis is: "$REDIS_URL", or an address without a password.'
+    )
+    name: Annotated[str, *_value(values.fleet_name, type="string", pattern=values.NAME)] | None = Field(
+        None, description="Which of the fleets on that Redis (default)."
+    )
+    ttl: Annotated[float, *_value(values.fleet_ttl, **_SECONDS)] | None = Field(
+        None, description="After how long without a sign of life a host counts as lost (30s)."
+    )
+    on_lost: Annotated[str, *_one_of(*values.ON_LOST)] | None = Field(
+        None, description="What becomes of an exclusive app that has lost its lease (keep)."
+    )
+
+
 class Defaults(_Table):
     """What holds for every app of the project that does not say otherwise."""
 
@@ -166,6 +188,9 @@ class App(Defaults):
     command: Command | None = Field(None, description="What runs it: a text, or a list of words.")
     port: Port | None = Field(None, description='The port to serve on; "auto": a free one, always the same.')
     depends_on: Names | None = Field(None, description="Apps that `up` starts before it.")
+    exclusive: Annotated[str, *_one_of(*values.EXCLUSIVE)] | None = Field(
+        None, description='"fleet": at most one server of it on all hosts of the fleet.'
+    )
 
 
 def _apps(value: Any) -> Any:
@@ -179,6 +204,7 @@ class File(_Table):
     """devsup.toml: how the apps of a project are run."""
 
     project: Annotated[str, *_value(values.project, **_TEXT)] | None = Field(None, description="Its name.")
+    fleet: Fleet | None = None
     defaults: Defaults | None = None
     apps: Annotated[dict[str, App], BeforeValidator(_apps)] = Field(
         default_factory=dict, description="The apps, by name: [apps.NAME]."

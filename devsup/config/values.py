@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "EXCLUSIVE",
     "NAME",
+    "ON_LOST",
     "RESTARTS",
+    "SCHEMES",
     "SIGNALS",
     "Wrong",
     "command",
     "duration",
     "environment",
+    "fleet_name",
+    "fleet_ttl",
+    "fleet_url",
     "folder",
     "host",
     "names",
@@ -38,8 +44,15 @@ __all__ = [
 NAME = r"^(?![0-9]+$)[a-z0-9][a-z0-9_-]{0,62}$"
 #: When a server that ended by itself is run again.
 RESTARTS = ("no", "on-failure", "always")
+#: Among what an app may be the only one.
+EXCLUSIVE = ("fleet",)
+#: What becomes of an exclusive app whose lease is lost.
+ON_LOST = ("keep", "stop")
 #: Signals that ask a process to end.
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+
+#: How an address of Redis begins.
+SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 #: Signs for which a command needs a shell.
 _SHELL = frozenset("|&;<>()$`*?[]{}~#!\n")
@@ -99,6 +112,44 @@ def size(value: Any) -> int:
         except ValueError:
             pass
     raise Wrong(['"20MB"', '"512k"', '"1g"', "a number of bytes from 65536 on", "0 for no limit"])
+
+
+def fleet_url(value: Any) -> str:
+    """Return the name of a variable with its `$`, or an address of Redis that holds no password."""
+    allowed = ['"$REDIS_URL": the name of a variable', '"redis://HOST:PORT/DB"', '"unix:///PATH"']
+    if not isinstance(value, str):
+        raise Wrong(allowed)
+    if value.startswith("$"):
+        name = value[1:].removeprefix("{").removesuffix("}")
+        if name.isascii() and name.isidentifier() and value in (f"${name}", f"${{{name}}}"):
+            return f"${name}"
+        raise Wrong(allowed, why="what comes after the `$` is no name of a variable")
+    scheme, sign, rest = value.partition("://")
+    if not sign or scheme not in SCHEMES or not rest:
+        # It is not repeated: what somebody has written in place of an address may be its password.
+        raise Wrong(allowed, why=f"it is no address of Redis: allowed are {', '.join(allowed)}")
+    query = rest.partition("?")[2]
+    if ":" in rest.rpartition("@")[0] or "password=" in query:
+        why = "a password does not belong into a file: name the variable that holds the whole address"
+        raise Wrong(allowed, "$REDIS_URL", why=why)
+    return value
+
+
+def fleet_name(value: Any) -> str:
+    """Return the name of a fleet: it is a part of every key."""
+    import re
+
+    if isinstance(value, str) and re.match(NAME, value):
+        return value
+    raise Wrong(["a-z, 0-9, `_` and `-`, at most 63, and not a number"])
+
+
+def fleet_ttl(value: Any) -> float:
+    """Return the seconds after which a host is lost: from one to a day."""
+    seconds = duration(value)
+    if 1 <= seconds <= 86_400:
+        return seconds
+    raise Wrong(['"1s" to "24h"'])
 
 
 def command(value: Any) -> list[str]:

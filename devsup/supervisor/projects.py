@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 
 from devsup import masking
-from devsup.apps import commands, configured, detect, naming
+from devsup.apps import commands, configured, detect, fleets, naming
 from devsup.apps.presets import COMMAND, KINDS
 from devsup.bounds import DEFAULT_LIMIT
 from devsup.errors import DevsupError, UsageError
+from devsup.fleet import settings
+from devsup.fleet.membership import DEFAULT_NAME, DEFAULT_TTL
 from devsup.models import ConfigResult, InitResult
 from devsup.shutdown import DEFAULT_GRACE
 from devsup.supervisor.looking import START_TIMEOUT
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from devsup.apps.commands import Call, Plan
     from devsup.apps.detect import App, Survey
+    from devsup.config import Config
     from devsup.supervisor.core import Supervisor
 
 __all__ = ["config", "init"]
@@ -48,6 +51,7 @@ _DEFAULTS: dict[str, Any] = {
     "health.restart": False,
     "log_limit": DEFAULT_LIMIT,
     "depends_on": [],
+    "exclusive": None,
 }
 
 
@@ -74,7 +78,28 @@ def config(
         where = (
             f"project `{said.project or os.path.basename(supervisor.project)}`, configured by `{said.file}`"
         )
-    return ConfigResult(found, [where, *supervisor.notes, *seen.notes()])
+    fleet = _fleet(supervisor.project, said, environ)
+    return ConfigResult(found, fleet, [where, *supervisor.notes, *seen.notes()])
+
+
+def _fleet(project: str, said: Config | None, environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return what is in force for the fleet of the project, and where that comes from."""
+    own = said.fleet if said is not None else {}
+    found = fleets.configured_for(said, environ)
+    source = "default" if found is None else "file" if found.source == "url" else "environment"
+    keys: dict[str, tuple[Any, str]] = {
+        "url": (found and masking.text(found.url), source),
+        **{
+            key: (own.get(key, usual), "file" if key in own else "default")
+            for key, usual in (("name", DEFAULT_NAME), ("ttl", DEFAULT_TTL), ("on_lost", "keep"))
+        },
+        "host": (settings.host(environ), "environment" if environ.get(settings.HOST) else "detected"),
+        "project": (
+            fleets.identity(project, said),
+            "file" if said is not None and said.project is not None else "detected",
+        ),
+    }
+    return {key: {"value": value, "source": where} for key, (value, where) in keys.items()}
 
 
 def _keys(seen: Survey, app: App, call: Call) -> dict[str, dict[str, Any]]:
@@ -169,7 +194,7 @@ _NONE = """
 """
 
 _MORE = """
-# Also for an app: host, env, env_file, stop, restart, idle_timeout, ttl, health, log_limit, and
+# Also for an app: host, env, env_file, stop, restart, idle_timeout, ttl, health, log_limit, exclusive, and
 # depends_on = ["api"]         # apps that `devsup up` starts first
 # ready = {http = "/health", timeout = "90s"}
 """

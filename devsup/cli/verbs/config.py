@@ -39,6 +39,9 @@ def lines(data: ConfigResult | dict[str, Any]) -> list[str]:
         for key, one in keys.items():
             if one["source"] != "default" or key == "port":
                 table.append((app, key, one["source"], _text(key, one["value"])))
+    # Of a fleet nothing is said where there is none.
+    for key, one in data.fleet.items() if data.fleet["url"]["value"] is not None else ():
+        table.append(("[fleet]", key, one["source"], _text(key, one["value"])))
     return plain.aligned(table)
 
 
