@@ -9,8 +9,9 @@ import pytest
 
 from devsup.apps import configured, fleets, origin
 from devsup.errors import ConfigInvalid, UsageError
-from devsup.fleet import settings
+from devsup.fleet import holding, settings
 from devsup.fleet.membership import Membership
+from devsup.models import Scope
 from tests.apps_layouts import ENVIRON, git, lay, plan_of
 from tests.support import server_argv
 
@@ -182,3 +183,18 @@ def test_config_says_which_fleet_and_where_that_comes_from(devsup: Devsup, proje
     assert "[fleet]  ttl" in text
     assert "hunter2" not in text
     assert "[fleet]" not in devsup("config").out
+
+
+# -- what a lease says -----------------------------------------------------------------------------------
+
+
+def test_a_lease_says_who_has_it() -> None:
+    here = holding.place(Scope("machine", "boot", "4026531836"), "/home/me/.local/state/devsup")
+    assert here == "boot/4026531836/home/me/.local/state/devsup"
+    held = holding.fields("box", here, owner=None, url=None, server="0123456789ab", generation=2)
+    assert all(isinstance(value, str) for value in held.values())
+    assert holding.read({**held, "token": "t", "fencing": "17"}) == holding.Holder(
+        "box", here, None, None, "0123456789ab", 2, 17
+    )
+    assert holding.read({}) is None
+    assert holding.read({**held, "fencing": "x"}) is None

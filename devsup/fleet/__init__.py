@@ -3,6 +3,8 @@ What the hosts of a fleet tell each other through Redis: their servers, who may 
 
 * ``membership``  what one server is to its fleet: the fleet's name, its host, its project, its lease
 * ``keys``        where all this stands in Redis
+* ``settings``    in which fleet a project is, and what this host is called, by file and environment
+* ``holding``     what a lease says of who has it
 * ``listing``     the list of servers: published, told to be alive, forgotten, read
 * ``requests``    what one host asks the guard of a server on another host to do
 
