@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 from typing import TYPE_CHECKING, Any
 
-from devsup.fleet import membership
+import pytest
+
+from devsup.fleet import membership, note
 from devsup.fleet.membership import Membership, Mine
 from devsup.guard import job as jobs
 from devsup.guard import launch
 from devsup.guard.job import Job
 from devsup.models import Identity, State
-from devsup.registry import public
+from devsup.paths import Home, ensure_home
+from devsup.registry import public, recovery
+from devsup.system.alarm import Alarm, boottime
 from tests.registry_child import make_row
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 MEMBERSHIP = Membership(
     "default", "host-a", "example.com/shop", 3.0, "stop", Mine("web", "0123456789abcdef", 17)
@@ -68,3 +72,58 @@ def test_what_is_published_is_the_public_record_without_secrets() -> None:
     assert (fields["state"], fields["pid"], fields["guard_pid"]) == ("ready", 8, 7)
     assert fields["command"] == ["serve", "--token", "***"]
     assert "geheim" not in json.dumps(fields)
+
+
+# -- the note of its lease ------------------------------------------------------------------------------
+
+
+def test_a_note_says_how_long_a_lease_is_held(home: Path) -> None:
+    place = Home(str(home))
+    ensure_home(place)
+    assert note.shown(place, "a1") is None
+    kept = note.Note(place, "a1")
+    kept.write(held=True, fencing=1 << 40, until=boottime() + 60, renewed_at=1_000, expires_at=61_000)
+    assert note.shown(place, "a1") == {
+        "state": "held",
+        "token": "***",
+        "fencing": 1 << 40,
+        "expires_at": "1970-01-01T00:01:01.000Z",
+        "renewed_at": "1970-01-01T00:00:01.000Z",
+    }
+    # Nobody has to write that the time is over: a frozen guard could not.
+    kept.write(held=True, fencing=2, until=boottime() - 1, renewed_at=None, expires_at=None)
+    assert (note.shown(place, "a1") or {})["state"] == "lost"
+    kept.write(held=False, fencing=2, until=boottime() + 60, renewed_at=None, expires_at=None)
+    assert (note.shown(place, "a1") or {})["state"] == "lost"
+    kept.close()
+
+
+def test_a_note_is_no_job_and_goes_with_one(home: Path, project: Path) -> None:
+    place = Home(str(home))
+    ensure_home(place)
+    job = a_job(project)
+    jobs.write(place.job(job.id), job)
+    kept = note.Note(place, job.id)
+    kept.write(held=True, fencing=1, until=boottime(), renewed_at=None, expires_at=None)
+    kept.close()
+    assert [row.id for row in recovery.living(place)] == [job.id]
+    jobs.remove(place.job(job.id))
+    assert os.listdir(place.servers) == []
+
+
+def test_an_alarm_is_ready_at_its_time_and_not_again_once_it_is_moved() -> None:
+    alarm = Alarm()
+    if alarm.fd is None:
+        pytest.skip("no timerfd here")
+    poll = select.poll()
+    poll.register(alarm.fd, select.POLLIN)
+    alarm.set(boottime() + 0.05)
+    assert not poll.poll(0)
+    assert poll.poll(10_000)
+    alarm.set(boottime() - 5)
+    assert poll.poll(0)
+    alarm.set(None)
+    assert not poll.poll(0)
+    alarm.set(boottime() + 3600)
+    assert not poll.poll(0)
+    alarm.close()

@@ -22,10 +22,12 @@ __all__ = ["Entry", "entries", "forget", "publish", "read_all"]
 #: Milliseconds after which a lost server is shown no more.
 FORGOTTEN_AFTER = 86_400_000
 
-# ARGV: id, record, age at which others are forgotten (ms).
+# ARGV: id, record, age at which others are forgotten (ms). It begins by removing: what a script writes after
+# that is taken also by a Redis that is full, and a sign of life needs no room.
 _PUBLISH = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3], 'LIMIT', 0, 100)) do

@@ -22,11 +22,16 @@ DEFAULT_TTL = 30.0
 
 
 class Mine(Record):
-    """The lease of an exclusive app, as its holder has it."""
+    """
+    The lease of an exclusive app, as its holder has it.
+
+    ``since`` is when its acquisition was sent, by `devsup.system.alarm.boottime`; it counts from there.
+    """
 
     app: str
     token: str
     fencing: int
+    since: float | None = None
 
 
 class Membership(Record):

@@ -38,8 +38,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local valid = {}
 for _, element in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
   local space = string.find(element, ' ', 1, true)
-  if tonumber(string.sub(element, 1, space - 1)) >= now then
-    table.insert(valid, string.sub(element, space + 1))
+  local left = tonumber(string.sub(element, 1, space - 1)) - now
+  if left >= 0 then
+    table.insert(valid, {left, string.sub(element, space + 1)})
   end
 end
 redis.call('DEL', KEYS[1])
@@ -87,14 +88,18 @@ def take(fleet: str, server: str) -> list[Any]:
     return ["EVAL", _TAKE, 1, keys.mail(fleet, server)]
 
 
-def taken(reply: Any) -> list[Stop]:
-    """Read what a guard is asked to do; what it does not understand is left out, and times out."""
+def taken(reply: Any) -> list[tuple[Stop, float]]:
+    """
+    Read what a guard is asked to do, each with the seconds for which its caller waits.
+
+    What it does not understand is left out, and times out.
+    """
     found = []
-    for text in reply or []:
+    for left, text in reply or []:
         try:
             fields = json.loads(text)
             if fields.pop("verb") == "stop":
-                found.append(Stop(**{name: fields[name] for name in Stop._fields}))
+                found.append((Stop(**{name: fields[name] for name in Stop._fields}), left / 1e3))
         except (ValueError, KeyError, TypeError):
             continue
     return found
