@@ -19,13 +19,13 @@ import sys
 import threading
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from tests.support import free_port, wait_until
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import redis
 
@@ -84,6 +84,7 @@ class RedisServer:
         self.folder = folder
         self.data = folder / "redis-data"
         self.log = folder / "redis.log"
+        self._said = folder / "redis.out"  # what is wrong with its configuration
         #: The Unix socket; the folder's path must be short.
         self.socket = folder / "redis.sock"
         self.port = 0
@@ -155,18 +156,22 @@ class RedisServer:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
         # One system call between fork and exec, looked up before: a killed test run leaves no server.
-        self._process = subprocess.Popen(
+        with self._said.open("wb") as said:
+            self._process = self._spawn(said, die_with_parent)
+        if wait:
+            wait_until(self.is_up, _PATIENCE, pause=0.004)
+
+    def _spawn(self, said: IO[bytes], die_with_parent: Callable[[], None]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             self._argv,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
             cwd=self.folder,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - see above
         )
-        if wait:
-            wait_until(self.is_up, _PATIENCE, pause=0.004)
 
     def is_up(self) -> bool:
         """Tell whether it answers commands, if only to refuse them; fail where it has ended."""
@@ -183,7 +188,7 @@ class RedisServer:
         return answer[:1] in {b"+", b"-"} and not answer.startswith(b"-LOADING")
 
     def _last_words(self) -> str:
-        return self.log.read_text()[-2000:] if self.log.exists() else "it wrote no log"
+        return "".join(file.read_text()[-2000:] for file in (self.log, self._said) if file.exists())
 
     @property
     def pid(self) -> int:
