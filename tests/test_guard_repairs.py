@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -10,10 +11,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from devsup.guard import launch
 from devsup.guard.children import exit_of
+from devsup.guard.job import Job
 from tests.support import Devsup, Spawn, fetch, free_port, hear, server_argv, wait_until
 
 RESERVE = """
@@ -159,3 +163,20 @@ def test_how_a_child_ended_is_known_with_and_without_waitid(
 def test_a_running_child_has_not_ended(spawn: Spawn) -> None:
     """No news is no exit."""
     assert exit_of(spawn("import sys; sys.stdin.read()").pid) is None
+
+
+def test_a_fork_that_fails_leaves_no_descriptor_and_no_blocked_signal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its guard goes on: it may try often, and is to hear of a stop."""
+
+    def fails() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no process is to be had")
+
+    job: dict[str, Any] = dict.fromkeys(Job._fields)
+    before, blocked = os.listdir("/dev/fd"), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    monkeypatch.setattr(os, "fork", fails)
+    with pytest.raises(BlockingIOError):
+        launch.fork(Job(**job), {}, 1)
+    assert os.listdir("/dev/fd") == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -312,6 +313,62 @@ def test_a_stop_between_the_pause_and_the_next_run_wins(failing: Failing) -> Non
     gate.go()
     assert stop.end().data["results"][0]["outcome"] == "stopped"
     assert failing.runs() == 1
+    failing.nothing_is_left()
+
+
+@contextmanager
+def unusable(world: World) -> Iterator[None]:
+    """Have nobody lock the registry: for ever, as far as who meets that can see."""
+    lock = world.home / "registry.lock"
+    aside = lock.with_suffix(".aside")
+    lock.rename(aside)
+    lock.mkdir()
+    yield
+    lock.rmdir()
+    aside.rename(lock)
+
+
+def logged(world: World) -> str:
+    """Return what the guard has said."""
+    (log,) = (world.home / "logs").glob("*/*.guard.log")
+    return log.read_text()
+
+
+def test_a_restart_that_the_registry_does_not_take_is_tried_again(failing: Failing) -> None:
+    world = failing.world
+    gate = world.gate(*GOING_ON)
+    assert world.begin_with(world.arguments("start"), plan=[gate.plan]).end().code == 0
+    restart = world.begin("restart")
+    gate.reached()
+    restart.kill()  # nobody else is to ask for it
+    with unusable(world):
+        gate.go()
+        wait_until(lambda: "cannot begin again" in logged(world), PATIENCE)
+    wait_until(lambda: len(failing.events("ready")) == 2, PATIENCE)
+    assert failing.runs() == 2
+    assert world.devsup.stop(["web"]).results[0].outcome is Outcome.STOPPED
+    failing.nothing_is_left()
+
+
+RECORDING = ("guard", "Guard._launch > FileLock._open: open", 2)
+
+
+def test_a_run_that_cannot_be_recorded_is_a_failure_like_any_other(failing: Failing) -> None:
+    """Its process waits at the gate and runs nothing: nobody would ever see it end, or be ready."""
+    world = failing.world
+    gate = world.gate(*RECORDING)
+    arguments = world.arguments("start", "--restart", "on-failure")
+    assert world.begin_with(arguments, plan=[gate.plan]).end().code == 0
+    failing.kill()
+    gate.reached()
+    with unusable(world):
+        gate.go()
+        wait_until(lambda: "it could not be run" in logged(world), PATIENCE)
+    wait_until(lambda: len(failing.events("ready")) == 2, PATIENCE)
+    assert failing.runs() == 2
+    reasons = [(one.reason or "").partition(":")[0] for one in failing.events("restarted")]
+    assert reasons == ["signal 9", "it could not be run"]
+    assert world.devsup.stop(["web"]).results[0].outcome is Outcome.STOPPED
     failing.nothing_is_left()
 
 

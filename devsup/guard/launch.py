@@ -99,13 +99,19 @@ def fork(job: Job, environ: dict[bytes, bytes], log: int) -> Gated:
     report_read, report_write = os.pipe()
     # Until the child has reset its handlers a signal would run the guard's, and wake the guard by their pipe.
     old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = os.fork()
-    if pid == 0:
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.close(gate_write)
+            _become_the_server(job, environ, log, gate_read, report_write)
+    except OSError:  # no process is to be had
         os.close(gate_write)
-        _become_the_server(job, environ, log, gate_read, report_write)
-    signal.pthread_sigmask(signal.SIG_SETMASK, old)
-    os.close(gate_read)
-    os.close(report_write)
+        os.close(report_read)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        os.close(gate_read)
+        os.close(report_write)
     return Gated(pid, gate_write, report_read)
 
 

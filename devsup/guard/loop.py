@@ -57,8 +57,8 @@ REPLACE_WITHOUT_LEADER = 1.0
 _UNTOLD = 1.0
 #: The same for a socket that is somebody else's, a container's proxy.
 _FOREIGN = 2.0
-#: The timer of the pause before the next try.
-_AGAIN = "again"
+#: The timers of the pause before the next try, and before a restart is tried again.
+_AGAIN, _ANEW = "again", "anew"
 
 _UP_STATES = (State.STARTING, State.RUNNING, State.READY, State.UNHEALTHY)
 _WELL = (State.RUNNING, State.READY)
@@ -106,6 +106,7 @@ class Guard:
                 # A look that failed (no descriptor left, say) is no reason to leave the server alone.
                 say(f"went on after: {error!r}")
                 self.signals.stop = self.signals.stop or charge.state is State.STOPPING
+                self.signals.look = self.signals.look or charge.state is State.RESTARTING
                 self.signals.rest(_UNTOLD)
         return 0
 
@@ -142,6 +143,8 @@ class Guard:
     def _timeout(self) -> float | None:
         """Milliseconds until something is due; None for ever."""
         charge = self.charge
+        if self.signals.stop or self.signals.look:  # what failed in the turn before is tried again
+            return 0.0
         times = [charge.watch.due, self.book.due, self.bounding.due]
         times += [self.timers.due, self.health.due]
         if charge.state is State.STARTING and charge.is_portless() and charge.watch.has_said_so is None:
@@ -216,6 +219,8 @@ class Guard:
         charge = self.charge
         if name == _AGAIN:
             self._run_again()
+        elif name == _ANEW and charge.state is State.RESTARTING:
+            self._restart(grace=None)
         elif name in (TTL, IN_FLIGHT) or (name == PARENT and self.lifetimes.looks_for_parent()):
             self._run_out(self.lifetimes.ending or name)
             if self.over:
@@ -274,23 +279,31 @@ class Guard:
         except OSError as error:
             self._end(State.CRASHED, ended=None, reason=f"its log cannot be written: {error.strerror}")
             return False
-        child = launch.fork(job, launch.environment(job), log)
-        os.close(log)
-        leader = identity.of(child.pid)
-        charge.leader = leader
+        try:
+            child = launch.fork(job, launch.environment(job), log)
+        finally:
+            os.close(log)
         charge.launched_at = time.monotonic()
+        try:
+            leader = identity.of(child.pid)
+            recorded = leader is not None and self.book.registry.record_child(
+                job.id, job.generation, leader, guard=charge.me
+            )
+        except FAILURES:
+            child.abandon()
+            raise
         if leader is None:
             self._left(Happening.LEFT, Exit(*child.abandon()))  # it was killed at the gate
             return False
-        if not self.book.registry.record_child(job.id, job.generation, leader, guard=charge.me):
+        if not recorded:
             child.abandon()
-            charge.leader = None
             claim = self.book.claim()
             if claim is not None and claim.purpose == "restart" and charge.enter(Happening.RESTART):
                 self._restart(grace=claim.grace)  # of what has not run yet: the next generation does
                 return charge.state not in _OVER
             self._end(State.STOPPED, ended=None, reason="stopped before it ran")
             return False
+        charge.leader = leader
         try:
             child.release()
         except launch.ExecFailed as error:
@@ -365,13 +378,19 @@ class Guard:
         by = f"pid {claim.by.pid}" if claim is not None and asked else "guard" if self.over else "signal"
         self._end(State.STOPPED, ended=ended, reason=reason, by=by)
 
-    def _restart(self, *, grace: float) -> None:
+    def _restart(self, *, grace: float | None) -> None:
         self._pause_all()
         ended = endings.shut_down(self.charge, self.book, grace=grace)
         if not endings.is_over(ended):
             self._end(State.STOPPED, ended=ended, reason="restart")
             return
-        job = self.book.begin_generation()
+        try:
+            job = self.book.begin_generation()
+        except FAILURES as error:
+            say(f"cannot begin again: {error}")
+            self.charge.rest()  # its end was asked for, and is not to be judged
+            self.timers.arm(_ANEW, time.monotonic() + _UNTOLD)
+            return
         if job is None:
             self._end(State.STOPPED, ended=ended, reason="stop")  # a stop came while it went down
             return
@@ -387,22 +406,30 @@ class Guard:
         self.book.forget()
         charge.enter(Happening.LAUNCHED)
         self.book.write_job()
-        self._launch()
+        try:
+            self._launch()
+        except FAILURES as error:
+            if charge.state is not State.STARTING:
+                raise  # its end, or a restart in its place, has begun: that goes on
+            # No process could be had, or it could not be recorded: nothing else would ever end this start.
+            charge.left, charge.left_at = Exit(), time.monotonic()
+            self._left(Happening.LEFT, charge.left, f"it could not be run: {error}")
 
     # -- ends that nobody has asked for --------------------------------------------------------------
 
-    def _left(self, happening: Happening, left: Exit) -> None:
+    def _left(self, happening: Happening, left: Exit, reason: str | None = None) -> None:
         """The server has ended by itself: run it again where that is wanted, or record its end."""
         charge = self.charge
         if TRANSITIONS[charge.state][happening] is None:
             return
+        reason = reason or endings.how(left)
         wanted = charge.job.policy.get("restart")
         # Who starts it and waits is told at once that it cannot run; `always` means that, too.
         failure = wanted == "on-failure" and happening is Happening.LEFT and charge.ever_up
         if failure or wanted == "always":
-            self._failed(left, endings.how(left))
+            self._failed(left, reason)
         else:
-            self._stays_down(happening, left, endings.how(left))
+            self._stays_down(happening, left, reason)
 
     def _failed(self, left: Exit, reason: str) -> None:
         """End what is left of this run; the next one comes after a pause, unless there were too many."""
@@ -454,7 +481,7 @@ class Guard:
     def _pause_all(self) -> None:
         """Check and count no more, until it serves again."""
         self.health.stop()
-        self.timers.disarm(_AGAIN, IDLE)
+        self.timers.disarm(_AGAIN, _ANEW, IDLE)
 
     def _end(self, state: State, *, ended: Ended | None, reason: str, **how: Any) -> None:
         self.bounding.finish()
