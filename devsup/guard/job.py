@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Job", "read", "remove", "write"]
+__all__ = ["Job", "find", "read", "remove", "write"]
 
 
 class Job(Record):
@@ -87,6 +87,14 @@ def read(path: str) -> Job:
         return Job(**{name: fields[name] for name in Job._fields if name in fields})
     except TypeError as error:
         raise ValueError(f"`{path}` is no job: {error}") from error
+
+
+def find(path: str) -> Job | None:
+    """Return the job at ``path``; None where there is none: its server has ended, or is another version's."""
+    try:
+        return read(path)
+    except (OSError, ValueError):
+        return None
 
 
 def remove(path: str) -> None:

@@ -102,10 +102,8 @@ def check(
 
 def speaks_no_http(home: Home, row: Row) -> bool:
     """Tell whether its project file says that the socket of a server is all that counts."""
-    try:
-        return bool(jobs.read(home.job(row.id)).probe.get("tcp"))
-    except (OSError, ValueError):
-        return False  # it has ended, or is another version's
+    job = jobs.find(home.job(row.id))
+    return job is not None and bool(job.probe.get("tcp"))
 
 
 def _settle(path: str, before: int, *, failed: bool, deadline: float, rest: Callable[[float], None]) -> None:

@@ -75,13 +75,11 @@ def launch_guard(
         policy=plan.policy,
     )
     if mode == ADOPT:
-        try:
-            first = jobs.read(home.job(row.id))
+        first = jobs.find(home.job(row.id))
+        if first is not None:  # else lost with the registry, say: as a start of today would have it
             job = job.replace(
                 policy=first.policy, probe=first.probe, started_at=first.started_at, fleet=first.fleet
             )
-        except (OSError, ValueError):
-            pass  # lost with the registry, or another version's: as a start of today would have it
     guard_log = home.guard_log(row.project, row.session)
     os.makedirs(os.path.dirname(guard_log), mode=0o700, exist_ok=True)  # an adopted server's log is elsewhere
     os.makedirs(os.path.dirname(row.log), mode=0o700, exist_ok=True)

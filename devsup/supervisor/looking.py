@@ -337,9 +337,6 @@ class Looking:
             from devsup import bounds
             from devsup.guard import job as jobs
 
-            try:
-                policy = jobs.read(self.home.job(found.row.id)).policy
-            except (OSError, ValueError):
-                policy = {}
-            bounds.keep(found.row.log, os.environ, policy)
+            job = jobs.find(self.home.job(found.row.id))
+            bounds.keep(found.row.log, os.environ, job.policy if job is not None else {})
         return found, alive

@@ -72,7 +72,7 @@ def restart(
         return _start_again(supervisor, row, alive, timeout=timeout, grace=grace, on_progress=on_progress)
     held = row.stop
     dead = held.by if held is not None and identity.is_gone(held.by) else None
-    job = _job(supervisor, row)
+    job = jobs.find(supervisor.home.job(row.id))
     own = float(job.policy.get("grace", _GRACE)) if job is not None else _GRACE
     mine = StopClaim(identity.me(), distinct_ms(), "restart", own if grace is None else grace, sweep=False)
     claimed = registry.claim_stop(row.id, row.generation, mine, dead_holder=dead)
@@ -105,7 +105,7 @@ def _start_again(
     """Start what has no guard: it ended, or its guard was killed."""
     from devsup.supervisor.core import Supervisor as Same
 
-    job = _job(supervisor, row)
+    job = jobs.find(supervisor.home.job(row.id))
     if alive is not Life.ENDED and alive is not Life.DEAD:
         stopped = supervisor.stop([row.id], grace=grace, take_over=True).results[0]
         if stopped.error is not None:
@@ -121,13 +121,6 @@ def _start_again(
     )  # fmt: skip
     notes = [_LOST_ENVIRONMENT] if alive is not Life.ENDED else []
     return result.replace(notes=[*result.notes, *notes])
-
-
-def _job(supervisor: Supervisor, row: Row) -> Job | None:
-    try:
-        return jobs.read(supervisor.home.job(row.id))
-    except (OSError, ValueError):
-        return None  # it has ended, or is another version's
 
 
 def _lifetimes(job: Job | None) -> dict[str, Any]:

@@ -203,7 +203,8 @@ class Starter:
         ignored = ["--env"] if self.given_env else []
         # Read once, and only where there is something to compare it with.
         compared = bool(self.given_policy) or self._mark(row) is not None
-        policy = self._policy_of(row) if compared else None
+        job = jobs.find(self.home.job(row.id)) if compared else None
+        policy = job.policy if job is not None else None
         ignored += [flag for key, flag in _FLAGS.items() if self._is_ignored(key, policy)]
         if ignored:
             verb = "was" if len(ignored) == 1 else "were"
@@ -223,13 +224,6 @@ class Starter:
     def _config_changed(self, row: Row, policy: dict[str, Any] | None) -> bool:
         mark = self._mark(row)
         return mark is not None and policy is not None and policy.get("config") != mark
-
-    def _policy_of(self, row: Row) -> dict[str, Any] | None:
-        """Return how long the server lives; None where it has just ended, or is of another version."""
-        try:
-            return jobs.read(self.home.job(row.id)).policy
-        except (OSError, ValueError):
-            return None
 
     def _is_ignored(self, key: str, policy: dict[str, Any] | None) -> bool:
         """Tell whether the server has something else than the caller asks for."""

@@ -504,11 +504,8 @@ class _Stop:
 
 def manner_of(home: Home, row: Row) -> Manner:
     """Return how the server of ``row`` wants to be ended, as its job says."""
-    try:
-        job = jobs.read(home.job(row.id))
-    except (OSError, ValueError):
-        return Manner()  # it has ended, or is another version's
-    return manner(job.policy, job.probe)
+    job = jobs.find(home.job(row.id))
+    return manner(job.policy, job.probe) if job is not None else Manner()
 
 
 def _is_restarting(row: Row) -> bool:
