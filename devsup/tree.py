@@ -28,6 +28,7 @@ __all__ = [
     "Marker",
     "Proven",
     "Tree",
+    "above",
     "inside",
     "is_guard",
     "is_shared",
@@ -324,6 +325,17 @@ def lineage(pid: int) -> Iterator[ProcessInfo]:
             return
         yield info
         pid = info.ppid
+
+
+def above(pid: int) -> set[int]:
+    """Return the pids above process ``pid``, up to the first that is hidden from this user."""
+    found = set()
+    try:
+        for info in lineage(pid):
+            found.add(info.ppid)
+    except OSError:
+        pass  # the hidden one is among them
+    return found
 
 
 def inside(tree: Tree, pid: int) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from devsup import system, tree
 from tests.serving import (
     LINUX_ONLY,
     Servers,
@@ -305,3 +306,17 @@ def test_what_is_left_of_a_tree_is_swept_when_nobody_serves(servers: Servers) ->
     assert not alive(helper)
     servers.devsup("stop", "web")
     servers.nothing_is_left(port)
+
+
+def test_who_is_above_a_process_ends_at_one_that_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    me, parent = os.getpid(), os.getppid()
+    assert parent in tree.above(me)
+    process = system.process
+
+    def hidden(pid: int) -> system.ProcessInfo | None:
+        if pid == parent:
+            raise PermissionError
+        return process(pid)
+
+    monkeypatch.setattr(system, "process", hidden)
+    assert tree.above(me) == {parent}

@@ -138,7 +138,8 @@ def _mine(supervisor: Supervisor, pid: int) -> ProcessInfo:
         raise refuse("is in a folder that cannot be seen")
     if not f"{folder}/".startswith(supervisor.project.rstrip("/") + "/"):
         raise refuse(f"runs in `{folder}`, outside of `{supervisor.project}`")
-    if pid in _ancestors():
+    # What is above one that is hidden is not this user's to adopt.
+    if pid in {os.getpid(), *trees.above(os.getpid())}:
         raise refuse("is where this call comes from")
     if info.tty != 0 and info.sid == pid and processes.is_shell(pid):
         raise refuse("is the shell of a terminal")
@@ -151,16 +152,6 @@ def _mine(supervisor: Supervisor, pid: int) -> ProcessInfo:
             f"belongs to the state folder `{marker.home}`", f"set DEVSUP_HOME={marker.home} to reach it"
         )
     return info
-
-
-def _ancestors() -> set[int]:
-    found = {os.getpid()}
-    try:
-        for info in trees.lineage(os.getpid()):
-            found.add(info.ppid)
-    except OSError:
-        pass  # the hidden one is among them; what is above it is not this user's to adopt
-    return found
 
 
 # -- the row ---------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from devsup import system
+from devsup import tree as trees
 
 __all__ = ["dies_with_caller"]
 
@@ -33,7 +34,7 @@ def dies_with_caller() -> str | None:
     if os.getpid() == 1:
         return "this command is the first process of its sandbox: all others, servers too, end with it"
     first = _comm(1)
-    if first in _WRAPPERS or (first not in _INITS and _is_ancestor(1)):
+    if first in _WRAPPERS or (first not in _INITS and 1 in trees.above(os.getpid())):
         return f"this sandbox ends all its processes, servers too, when its first one (`{first}`) ends"
     return None
 
@@ -44,18 +45,3 @@ def _comm(pid: int) -> str | None:
     except PermissionError:
         return None
     return None if info is None else info.comm
-
-
-def _is_ancestor(pid: int) -> bool:
-    at = os.getppid()
-    for _ in range(64):
-        if at == pid:
-            return True
-        try:
-            info = system.process(at)
-        except PermissionError:
-            return False
-        if info is None or info.ppid < 1:
-            return False
-        at = info.ppid
-    return False

@@ -14,13 +14,12 @@ from devsup import tree as trees
 from devsup.errors import Ambiguous, NotFound, NotOurs, UsageError
 from devsup.models import Row
 from devsup.records import Record
-from devsup.supervisor.view import Life, brief, life
+from devsup.supervisor.view import Life, brief, life, tree_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.models import Identity
     from devsup.registry import Registry
-    from devsup.system import ProcessInfo
 
 __all__ = ["Target", "find"]
 
@@ -197,27 +196,16 @@ def _member_of(rows: list[Row], pid: int) -> Row | None:
         return None
     if info is None:
         return None
-    above = {info.sid, info.pgid, *_ancestors(info)}
+    # One that we did not start leads neither session nor group: it is above its processes.
+    above = {info.sid, info.pgid, *trees.above(pid)} - {0, 1}
     for row in rows:
         if row.leader is not None and row.leader.pid in above and _is_own(row, pid):
             return row
     return None
 
 
-def _ancestors(info: ProcessInfo) -> set[int]:
-    """Return who is above a process: one that we did not start leads neither session nor group."""
-    found = {info.ppid}
-    try:
-        for above in trees.lineage(info.ppid):
-            found.add(above.ppid)
-    except OSError:
-        pass  # the hidden one is among them
-    return found - {0, 1}
-
-
 def _is_own(row: Row, pid: int) -> bool:
-    parent = row.guard.pid if row.guard is not None and not identity.is_gone(row.guard) else None
-    return trees.inside(trees.Tree(row.id, row.leader, parent), pid)
+    return trees.inside(tree_of(row), pid)
 
 
 def _exists(pid: int) -> bool:
