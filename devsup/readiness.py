@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from devsup.system import Listener
     from devsup.tree import Tree
 
-__all__ = ["CONNECTED", "Answer", "Found", "Probe", "find", "find_any", "tls_helper_argv", "url_of"]
+__all__ = [
+    "CONNECTED",
+    "Answer",
+    "Found",
+    "Probe",
+    "find",
+    "find_any",
+    "tls_helper_argv",
+    "url_of",
+    "without_colours",
+]
 
 #: Seconds for one HTTP answer. A first request may compile; a server that hangs is asked again on a new
 #: connection.
@@ -97,6 +107,11 @@ def find_any(port: int, log: str) -> Found | None:
     return Found(ones[0], 0, named.get(port, "http"), named=True)
 
 
+def without_colours(output: bytes) -> bytes:
+    """Return what a server has printed without its escape sequences."""
+    return _ANSI.sub(b"", output)
+
+
 def _printed(log: str) -> bytes:
     """Return the beginning of the server's output, without colours."""
     try:
@@ -104,7 +119,7 @@ def _printed(log: str) -> bytes:
     except OSError:
         return b""
     try:
-        return _ANSI.sub(b"", os.read(fd, _LOG_WINDOW))
+        return without_colours(os.read(fd, _LOG_WINDOW))
     except OSError:
         return b""
     finally:

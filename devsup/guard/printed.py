@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 
+from devsup.readiness import without_colours
+
 __all__ = ["Printed"]
 
 #: Bytes that one look reads at most; what is left is read by the next.
 _CHUNK = 262_144
 #: Bytes of the last look that are looked at again: a line may come in two parts.
 _OVERLAP = 4096
-_ANSI = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class Printed:
@@ -50,7 +51,7 @@ class Printed:
         finally:
             os.close(fd)
         self._offset += len(new)
-        text = _ANSI.sub(b"", self._rest + new)
+        text = without_colours(self._rest + new)
         self._rest = text[-_OVERLAP:]
         self.seen = self._pattern.search(text) is not None
         return self.seen
