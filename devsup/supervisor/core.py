@@ -261,7 +261,7 @@ class Supervisor(Looking):
         loops.refuse("Supervisor.down", "devsup.aio.Supervisor.down(...)")
         from devsup.supervisor.many import down
 
-        refuse = (lambda _row: None) if take_over else self._refuse_others("stop")
+        refuse = None if take_over else self._refuse_others("stop")
         return down(self, apps, grace=grace, sweep=sweep, refuse=refuse)
 
     def config(
@@ -366,8 +366,7 @@ class Supervisor(Looking):
             ]
         stopped = stop_all_of(
             self.home, self.project, [*targets], rows, grace=grace, sweep=sweep, everywhere=everywhere,
-            within=self.within,
-            **({} if take_over else {"refuse": self._refuse_others("stop")}),
+            within=self.within, refuse=None if take_over else self._refuse_others("stop"),
         )  # fmt: skip
         return stopped.replace(notes=[*registry.warnings, *self.notes, *stopped.notes])
 

@@ -344,7 +344,7 @@ def down(
     *,
     grace: float | None,
     sweep: bool,
-    refuse: Callable[[Row], DevsupError | None],
+    refuse: Callable[[Row], DevsupError | None] | None,
 ) -> StopResults:
     """Stop ``names`` after what depends on them, or everything of the project; see `Supervisor.down`."""
     from devsup.supervisor.stop import stop_all_of

@@ -45,7 +45,7 @@ def prune(home: Home, *, dry_run: bool, orphans: bool, grace: float | None) -> P
     """Return what was removed, or with ``dry_run`` what would be; see `Supervisor.prune`."""
     registry = Registry(home)
     # Files and processes first, then rows: both appear after their row was written.
-    found = _jobs(home)
+    found = _listed(home.servers)
     marked = trees.marked(home.root)
     rows = registry.rows()
     steps: list[Step] = [
@@ -101,13 +101,6 @@ def _ports(registry: Registry, rows: list[Row]) -> Iterator[Step]:
 
 
 # -- files -----------------------------------------------------------------------------------------------
-
-
-def _jobs(home: Home) -> list[str]:
-    try:
-        return sorted(os.listdir(home.servers))
-    except OSError:
-        return []
 
 
 def _stale_jobs(registry: Registry, found: list[str], marked: set[str], rows: list[Row]) -> Iterator[Step]:

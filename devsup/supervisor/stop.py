@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from devsup.shutdown import Ended
     from devsup.supervisor.targets import Target
 
-__all__ = ["manner_of", "stop_all_of"]
+__all__ = ["stop_all_of"]
 
 #: Seconds beyond grace and kill that a guard or another caller gets to finish.
 MARGIN = 10.0
@@ -65,7 +65,7 @@ def stop_all_of(
     grace: float | None,
     sweep: bool,
     everywhere: bool = False,
-    refuse: Callable[[Row], DevsupError | None] = lambda row: None,  # noqa: ARG005 - as it is called
+    refuse: Callable[[Row], DevsupError | None] | None = None,
     within: Sequence[str] | None = None,
 ) -> StopResults:
     """
@@ -101,7 +101,7 @@ def stop_all_of(
             same[index] = first_of[key]
             continue
         first_of[key] = index
-        refusal = None if target.ended else refuse(target.row)
+        refusal = refuse(target.row) if refuse is not None and not target.ended else None
         if refusal is not None and view.life(target.row) in _LIVING:
             results[index] = _refusal(text, refusal)
             continue
@@ -167,7 +167,7 @@ class _Stop:
         self.registry = Registry(home)
         self.target = target
         self.row = target.row
-        self.manner = manner_of(home, target.row)
+        self.manner = _manner_of(home, target.row)
         self.grace = self.manner.grace if grace is None else grace
         self.sweep = sweep
         self.began = time.monotonic()
@@ -502,7 +502,7 @@ class _Stop:
         self.handles = []
 
 
-def manner_of(home: Home, row: Row) -> Manner:
+def _manner_of(home: Home, row: Row) -> Manner:
     """Return how the server of ``row`` wants to be ended, as its job says."""
     job = jobs.find(home.job(row.id))
     return manner(job.policy, job.probe) if job is not None else Manner()

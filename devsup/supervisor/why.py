@@ -11,7 +11,7 @@ import time
 
 from devsup import identity, masking, ports, system
 from devsup import tree as trees
-from devsup.clock import iso
+from devsup.clock import iso, now_ms
 from devsup.errors import DevsupError, NotFound, NotOurs
 from devsup.masking import quoted
 from devsup.models import Row, State, Story, StoryEntry
@@ -53,7 +53,7 @@ def why(supervisor: Supervisor, target: str) -> Story:
     if alive in (Life.ENDED, Life.DEAD) and wanted is not None:
         holder = ports.holder(wanted, registry.rows(scope=identity.here().key))
         if holder is not None:
-            now = iso(round(time.time() * 1e3))
+            now = iso(now_ms())
             entries.append(StoryEntry(now, f"port {wanted} is now held by {_holder(holder)}", "system"))
             if holder.ours is None and holder.pid is not None and row.app:
                 following = f"devsup start {quoted(row.app)} --port auto"
@@ -79,7 +79,7 @@ def _of_server(
     ended = alive in (Life.ENDED, Life.DEAD)
     if server.state in (State.CRASHED, State.EXITED, State.UNHEALTHY, State.STARTING, State.LOST):
         entries += _log(row, ended=ended)
-    entries.append(StoryEntry(iso(round(time.time() * 1e3)), _state(row, server, alive), "system"))
+    entries.append(StoryEntry(iso(now_ms()), _state(row, server, alive), "system"))
     return entries, _next(supervisor, row, server, alive)
 
 
@@ -164,7 +164,7 @@ def _next(supervisor: Supervisor, row: Row, server: Server, alive: Life) -> str:
 
 def _of_port(supervisor: Supervisor, registry: Registry, port: int) -> Story:
     """Return the story of a port on which nobody listens, or nobody who is known."""
-    now = iso(round(time.time() * 1e3))
+    now = iso(now_ms())
     holder = ports.holder(port, registry.rows(scope=identity.here().key)) if 0 < port < 65536 else None
     if holder is not None:
         return Story(
