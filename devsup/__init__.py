@@ -3,9 +3,9 @@ Starts, tracks and stops development servers.
 
 The layers, drawn once. An arrow means "may import"; nothing imports upwards, and a test checks it::
 
-    demo -> __main__ -> cli -> aio -> supervisor -> doctor -> apps -> config -> logs -> guard -> fleet
-        -> registry -> readiness -> shutdown -> tree -> ports -> locks -> identity -> bounds -> logtimes
-        -> redis -> system -> paths -> masking -> trace -> durations -> timers -> clock
+    demo -> __main__ -> cli -> aio -> supervisor -> doctor -> apps -> config -> logs -> guard -> pool
+        -> fleet -> registry -> readiness -> shutdown -> tree -> ports -> locks -> identity -> bounds
+        -> logtimes -> redis -> system -> paths -> masking -> trace -> durations -> timers -> clock
         -> owners -> models -> errors -> smallfile -> filenames -> compactjson -> records
 
 `cli` reads flags and shows answers; `supervisor` decides; `guard` is a process of its own, one per server.

@@ -21,15 +21,16 @@ from collections import deque
 from concurrent.futures import Future
 from contextvars import copy_context
 
-from devsup.errors import DevsupError, Interrupted
+from devsup.errors import DevsupError, Interrupted, NotOwner
+from devsup.pool._core import Core, drive, lease_of
 from devsup.supervisor import Supervisor as Blocking
 from devsup.supervisor.core import OPERATION_TIMEOUT
 from devsup.supervisor.looking import CHECK_TIMEOUT, START_TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, TypeVar
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, Self, TypeVar
 
     from devsup.models import (
         CheckResult,
@@ -48,11 +49,15 @@ if TYPE_CHECKING:
         StopResults,
         UpResults,
     )
+    from devsup.pool import Item, Lease
+    from devsup.pool._core import Answer, Request, Steps
+    from devsup.pool._redis import AsyncRedisStore
+    from devsup.pool._sqlite import SqliteStore
     from devsup.supervisor.operations import InFlight
 
     T = TypeVar("T")
 
-__all__ = ["Operation", "Supervisor"]
+__all__ = ["Operation", "Pool", "Supervisor"]
 
 #: Threads at most. Most of them only wait for a server; one costs some 50 kB.
 MOST = 64
@@ -366,5 +371,110 @@ class Operation:
         try:
             await asyncio.shield(asyncio.wrap_future(_workers.submit(in_flight.end)))
         except DevsupError:
+            if kind is None:  # what went wrong in the body is the one to tell
+                raise
+
+
+class Pool:
+    """
+    Items that are lent one at a time; takes what `devsup.pool.Pool` takes, returns and raises the same.
+
+    A pool in Redis is asked by ``redis.asyncio``, over connections of the event loop that asks; one in a
+    state folder by a worker thread. An `acquire` that is cancelled leaves no item lent for longer than its
+    ttl.
+    """
+
+    def __init__(
+        self, name: str, items: Iterable[str | int], *, url: str | None = None, home: str | None = None
+    ) -> None:
+        self._core = Core(name, items)
+        self.name = self._core.name
+        self._threads: SqliteStore | None = None
+        self._redis: AsyncRedisStore | None = None
+        if url is None:
+            from devsup.pool._sqlite import SqliteStore
+
+            self._threads = SqliteStore(name, home)
+        else:
+            from devsup.redis import client
+
+            client.package()
+            from devsup.pool._redis import AsyncRedisStore
+
+            self._redis = AsyncRedisStore(name, url)
+
+    async def acquire(self, owner: str, ttl: float) -> Lease:
+        """Get an item for ``ttl`` seconds; see `devsup.pool.Pool.acquire`."""
+        return await self._do(self._core.acquire(owner, ttl))
+
+    async def renew(self, lease: Lease, ttl: float | None = None) -> Lease:
+        """Have a lease for ``ttl`` seconds from now; see `devsup.pool.Pool.renew`."""
+        return await self._do(self._core.renew(lease, ttl))
+
+    async def release(self, lease: Lease) -> None:
+        """Give an item back; see `devsup.pool.Pool.release`."""
+        await self._do(self._core.release(lease))
+
+    async def items(self) -> list[Item]:
+        """Return each item of the pool with who has it."""
+        return await self._do(self._core.items())
+
+    def held(self, owner: str, ttl: float) -> Held:
+        """Return a block for ``async with`` that has an item; see `devsup.pool.Pool.held`."""
+        return Held(self, owner, ttl)
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; leases stay as they are."""
+        if self._redis is not None:
+            await self._redis.aclose()
+        elif self._threads is not None:
+            close = self._threads.close
+            await _run(lambda _: close())
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _do(self, steps: Steps[T]) -> T:
+        try:
+            request = next(steps)
+            while True:
+                request = steps.send(await self._ask(request))
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def _ask(self, request: Request) -> Answer:
+        if self._redis is not None:
+            return await self._redis.call(request)
+        threads = self._threads
+        assert threads is not None
+
+        def give_back(answer: Answer) -> None:
+            if request[0] == "acquire" and answer[0] == "lent":
+                owner = request[1][1]
+                drive(self._core.release(lease_of(answer, owner, None)), threads)
+
+        return await _run(lambda _: threads.call(request), undo=give_back)
+
+
+class Held:
+    """The block of `Pool.held`."""
+
+    def __init__(self, pool: Pool, owner: str, ttl: float) -> None:
+        self._pool, self._owner, self._ttl = pool, owner, ttl
+        self._leases: list[Lease] = []
+
+    async def __aenter__(self) -> Lease:
+        lease = await self._pool.acquire(self._owner, self._ttl)
+        self._leases.append(lease)
+        return lease
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            await asyncio.shield(self._pool.release(self._leases.pop()))
+        except NotOwner:
             if kind is None:  # what went wrong in the body is the one to tell
                 raise

@@ -120,6 +120,14 @@ class FileLock:
         except ValueError:
             self.stamp = None
 
+    def is_in_place(self) -> bool:
+        """Tell whether the path still leads to this file: others lock what they find there."""
+        try:
+            there, here = os.stat(self._home.registry_lock), os.fstat(self._descriptor)
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
     def generation(self) -> int:
         """Return the highest generation this file knows of."""
         try:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from devsup.models import Row
     from devsup.paths import Home
 
-__all__ = ["Damaged", "Database", "is_newer", "open_database", "repair"]
+__all__ = ["Damaged", "Database", "is_current", "is_newer", "open_database", "repair"]
 
 #: More rounds than this mean that somebody undoes our work each time.
 _ROUNDS = 8
@@ -42,7 +42,7 @@ _SAFE = frozenset(b"/-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRS
 
 
 class Database:
-    """One open connection and the lock that goes with it; used by the thread that opened it."""
+    """One open connection and the lock that goes with it; used by one thread at a time."""
 
     __slots__ = ("checked", "connection", "execute", "inode", "lock")
 
@@ -68,12 +68,19 @@ class _Outdated(Exception):
 
 
 def open_database(
-    home: Home, *, write: bool, any_schema: bool, rebuild: Callable[[], list[Row]], warnings: list[str]
+    home: Home,
+    *,
+    write: bool,
+    any_schema: bool,
+    rebuild: Callable[[], list[Row]],
+    warnings: list[str],
+    any_thread: bool = False,
 ) -> Database | None:
     """
     Open the registry of `home`; create, migrate or rebuild it first where it needs that.
 
-    Returns None to a reader (``write`` false) where nothing was ever started.
+    Returns None to a reader (``write`` false) where nothing was ever started. With ``any_thread`` it is for
+    whichever thread, one at a time.
     """
     for _ in range(_ROUNDS):
         if not check_home(home):
@@ -94,7 +101,7 @@ def open_database(
             elif seen != lock.stamp and not lock.read_only:
                 _settle(lock, home, seen, rebuild, warnings)
             else:
-                connection = _connect(home, lock, seen, any_schema=any_schema)
+                connection = _connect(home, lock, seen, any_schema=any_schema, any_thread=any_thread)
                 database = Database(connection, lock, seen, checked=not any_schema)
                 return database
         except Damaged as damage:
@@ -154,7 +161,9 @@ def _look(home: Home) -> int | None:
     return found.st_ino
 
 
-def _connect(home: Home, lock: FileLock, seen: int, *, any_schema: bool) -> sqlite3.Connection:
+def _connect(
+    home: Home, lock: FileLock, seen: int, *, any_schema: bool, any_thread: bool = False
+) -> sqlite3.Connection:
     options = "mode=rw"
     if lock.read_only:
         # Without a WAL the file is all there is, and whoever cannot write needs neither locks nor a -shm.
@@ -162,7 +171,11 @@ def _connect(home: Home, lock: FileLock, seen: int, *, any_schema: bool) -> sqli
     connection = None
     try:
         connection = sqlite3.connect(
-            uri(home.registry, options), timeout=PATIENCE, isolation_level=None, uri=True
+            uri(home.registry, options),
+            timeout=PATIENCE,
+            isolation_level=None,
+            uri=True,
+            check_same_thread=not any_thread,
         )
         _verify(connection, seen, any_schema=any_schema)
         if not lock.read_only:
@@ -194,6 +207,22 @@ def is_newer(connection: sqlite3.Connection) -> bool:
     """Tell whether a newer devsup has migrated this registry."""
     [(version,)] = connection.execute("PRAGMA user_version").fetchall()
     return bool(version > schema.VERSION)
+
+
+def is_current(home: Home, db: Database) -> bool:
+    """
+    Take the lock of a connection that was kept without it, and tell whether it may be used as it is.
+
+    Not where the registry was replaced or migrated meanwhile, or its lock file was. A file that was moved
+    away is closed without harm: SQLite leaves alone what stands under its name by now.
+    """
+    db.lock.share()
+    if db.lock.stamp != db.inode or _inode(home.registry) != db.inode or not db.lock.is_in_place():
+        return False
+    try:
+        return db.execute("PRAGMA user_version").fetchall() == [(schema.VERSION,)]
+    except sqlite3.Error as error:
+        raise translate(error, home, db.inode) from error
 
 
 def _open_alone(home: Home, lock: FileLock, error: Starved, *, any_schema: bool) -> Database:

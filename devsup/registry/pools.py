@@ -1,10 +1,12 @@
 """
-Numbers that are lent one at a time: the automatic ports now, other resources later.
+Numbers that are lent one at a time, and come back to whom they were lent before: the automatic ports.
 
 A pool has two kinds of memory. ``assigned`` says which number an owner (an app of a project) has for good: it
 outlives the server, a reboot and every lease, and no two owners share one. ``leases`` says who has a number
 at this moment. Each function is called inside one write transaction, so of any number of processes that
 acquire at once no two get the same number, and nobody who is not the holder renews or releases it.
+
+What is lent to whoever asks, and is nobody's afterwards, stands in `lending`: the pools of `devsup.pool`.
 """
 
 from __future__ import annotations

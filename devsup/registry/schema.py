@@ -23,6 +23,10 @@ frozen, because guards write or copy them
               were, also those no longer kept.
 free to change by a migration
     assigned  which number of a pool an owner has for good: the automatic port of an app.
+    pools     the pools of `devsup.pool` on this machine: which life of the name this is, and the highest
+              fencing number given out.
+    items     what they lend, see `lending`: up to when each item is held, by whom, with which number.
+    clocks    by how much the clock of `items` is ahead of the uptime, for each boot of a machine.
 
 Every statement of a migration is additive for the frozen tables. Migrations run one after another inside one
 transaction, with the registry's file lock held exclusively.
@@ -151,6 +155,21 @@ _TABLES = (
     ) WITHOUT ROWID
     """,
     "CREATE UNIQUE INDEX one_owner_per_number ON assigned (pool, number)",
+    "CREATE TABLE pools (name TEXT PRIMARY KEY, life TEXT NOT NULL, fencing INTEGER NOT NULL) WITHOUT ROWID",
+    """
+    CREATE TABLE items (
+        pool TEXT NOT NULL,
+        item TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        offered INTEGER NOT NULL DEFAULT 1,
+        until INTEGER NOT NULL,
+        owner TEXT,
+        fencing INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (pool, item)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX items_by_end ON items (pool, until) WHERE offered = 1",
+    "CREATE TABLE clocks (boot TEXT PRIMARY KEY, ahead INTEGER NOT NULL) WITHOUT ROWID",
 )
 
 #: From each older version, the statements that lead to the next one.

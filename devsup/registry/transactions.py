@@ -49,6 +49,9 @@ class Transactions:
     3. After an error that concerns the file no connection to it is left open.
     """
 
+    #: Whether a connection goes from thread to thread; see `keeping`.
+    _any_thread = False
+
     def __init__(self, home: Home, *, rebuild: Callable[[], list[Row]] | None = None) -> None:
         self.home = home
         #: One line for each time that something was wrong with the registry and was put right.
@@ -118,7 +121,12 @@ class Transactions:
         if not write and time.monotonic() < self._vacant_until and not os.path.lexists(self.home.registry):
             return None
         db = open_database(
-            self.home, write=write, any_schema=any_schema, rebuild=self._rebuild, warnings=self.warnings
+            self.home,
+            write=write,
+            any_schema=any_schema,
+            rebuild=self._rebuild,
+            warnings=self.warnings,
+            any_thread=self._any_thread,
         )
         if db is None:
             self._vacant_until = time.monotonic() + _VACANT
