@@ -70,12 +70,14 @@ class _Lookup:
 
     def _run(self, host: str, port: int) -> None:
         try:
-            answers = _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM)
+            # As bytes where it can be: a `str` has Python load the tables of international names.
+            name = host.encode() if host.isascii() else host
+            answers = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM)
             self.found = [(family, where) for family, _, _, _, where in answers]
         except OSError as error:
             self.error = error
-        except UnicodeError as error:
-            self.error = OSError(errno.EINVAL, str(error))
+        except ValueError:
+            self.error = _socket.gaierror(_socket.EAI_NONAME, "no such name can be")
         finally:
             os.close(self._writer)
 
@@ -250,7 +252,10 @@ class Connection:
                 if self._address.tls:
                     from devsup.redis.tls import Channel
 
-                    self._tls = Channel(self._socket, self._address)
+                    try:
+                        self._tls = Channel(self._socket, self._address)
+                    except ValueError as error:  # a host that no certificate can name
+                        raise error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
                 self._state = _HANDSHAKE
                 return
             self._failure = self._failure or OSError(code, os.strerror(code))
@@ -306,12 +311,14 @@ class Connection:
             pass
 
     def _listen(self, replies: list[object]) -> None:
-        channel = self._tls or self._socket
-        assert channel is not None
+        assert self._socket is not None
         left = _GULP
-        while left > 0 and self._state != _CLOSED:
+        while self._state != _CLOSED and (left > 0 or self._tls is not None):
             try:
-                data = channel.recv(_CHUNK)
+                if self._tls is None:
+                    data = self._socket.recv(_CHUNK)
+                else:
+                    data = self._tls.recv(_CHUNK, only_here=left <= 0)
             except BlockingIOError:
                 return
             if not data:
@@ -410,6 +417,14 @@ class Client:
             raise failed(self.address, reply)
         return reply
 
+    def _open(self) -> Connection:
+        """Return the connection; a new one where the server has closed it since the last call."""
+        if self._connection is not None:
+            self._connection.advance()
+        if self._connection is None or self._connection.closed_why is not None:
+            self._connection = Connection(self.address, name=self._name, eager=True)
+        return self._connection
+
     def pipeline(self, commands: Sequence[Command], timeout: float | None = None) -> list[object]:
         """
         Send ``commands`` at once and return their replies in order; a refused one's is an ErrorReply.
@@ -420,11 +435,9 @@ class Client:
             return []
         seconds = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = Connection(self.address, name=self._name, eager=True)
         replies: list[object] = []
         try:
+            connection = self._open()
             connection.send(*commands)
             while True:
                 replies += (one for one in connection.advance() if not isinstance(one, Push))

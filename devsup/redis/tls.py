@@ -92,17 +92,27 @@ class Channel:
             self.flush()
             if self.unsent:
                 raise BlockingIOError
-        count = self._tls.write(data)
+        try:
+            count = self._tls.write(data)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
         self.flush()
         return count
 
-    def recv(self, size: int) -> bytes:
-        """Return what came, b"" at the end; BlockingIOError where nothing has."""
+    def recv(self, size: int, *, only_here: bool = False) -> bytes:
+        """
+        Return what came, b"" at the end; BlockingIOError where nothing has.
+
+        With ``only_here`` nothing more is taken from the socket: what it still has, `poll()` tells of; what
+        was taken and not returned, nothing does.
+        """
         while True:
             try:
                 return self._tls.read(size)
             except ssl.SSLWantReadError:
                 self.flush()
+                if only_here:
+                    raise BlockingIOError from None
                 self._take_in()
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
                 return b""
