@@ -90,6 +90,7 @@ def end(
     reap: Callable[[], None] = lambda: None,
     first: int = signal.SIGTERM,
     awaited: frozenset[int] = frozenset(),
+    patience: Callable[[], float] | None = None,
 ) -> Ended:
     """
     End every process of ``tree`` and return what was seen.
@@ -97,11 +98,12 @@ def end(
     ``group`` is the leader where the caller is its parent and has not reaped it: only then is its number safe
     to signal as a group. ``reap`` collects the caller's dead children; it must leave ``group`` alone.
     ``sweep`` also ends what detached itself on purpose. ``first`` is the signal that asks it to end;
-    ``awaited`` are the inodes of sockets that serve for the tree without being its own.
+    ``awaited`` are the inodes of sockets that serve for the tree without being its own. ``patience`` is asked
+    at each look for how many seconds there are still until SIGKILL at most, within ``grace``.
     """
-    return _Shutdown(tree, sweep=sweep, port=port, group=group, reap=reap, first=first, awaited=awaited).run(
-        grace=grace
-    )
+    return _Shutdown(
+        tree, sweep=sweep, port=port, group=group, reap=reap, first=first, awaited=awaited, patience=patience
+    ).run(grace=grace)
 
 
 class _Shutdown:
@@ -117,9 +119,11 @@ class _Shutdown:
         reap: Callable[[], None],
         first: int,
         awaited: frozenset[int],
+        patience: Callable[[], float] | None,
     ) -> None:
         self.first = first
         self.awaited = awaited
+        self.patience = patience
         self.tree = tree
         self.sweep = sweep
         self.port = port
@@ -147,7 +151,7 @@ class _Shutdown:
                 self._signal_all(alive, self.first)
                 self._signal_all(alive, signal.SIGCONT)
                 trace.step(f"{signals[0]} to {sorted(info.pid for info in alive)}")
-                alive = self._wait(grace, self.first)
+                alive = self._wait(grace, self.first, self.patience)
             if alive:
                 signals.append("SIGKILL")
                 escalated = True
@@ -237,8 +241,10 @@ class _Shutdown:
             except PermissionError:
                 trace.step(f"not allowed to signal {info.pid}")
 
-    def _wait(self, budget: float, signum: int) -> list[ProcessInfo]:
-        """Wait until nobody is left or ``budget`` is over; newcomers get ``signum`` too."""
+    def _wait(
+        self, budget: float, signum: int, patience: Callable[[], float] | None = None
+    ) -> list[ProcessInfo]:
+        """Wait until nobody is left or ``budget`` or ``patience`` is over; newcomers get ``signum`` too."""
         deadline = time.monotonic() + budget
         # A quick look may miss somebody: who left the tree unseen still carries the marker.
         while alive := self._look(full=False) or self._look(full=True):
@@ -247,6 +253,8 @@ class _Shutdown:
                 self.known[info.pid] = info
                 self._signal(info, signum)
             left = deadline - time.monotonic()
+            if patience is not None:
+                left = min(left, patience())
             if left <= 0:
                 return alive
             self._wait_for_exit(alive, min(left, _LOOK_AGAIN))

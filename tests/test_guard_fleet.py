@@ -5,23 +5,37 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
+from devsup import identity
+from devsup.clock import now_ms
 from devsup.fleet import membership, note
 from devsup.fleet.membership import Membership, Mine
 from devsup.guard import job as jobs
 from devsup.guard import launch
 from devsup.guard.job import Job
-from devsup.models import Identity, State
+from devsup.guard.spawn import ADOPT
+from devsup.models import Identity, State, StopClaim
 from devsup.paths import Home, ensure_home
 from devsup.registry import public, recovery
 from devsup.system.alarm import Alarm, boottime
+from tests.guarding import SLOW, STUBBORN, UP, Host, ask
 from tests.registry_child import make_row
+from tests.support import free_port, server_argv, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import redis
+
+    from tests.redis_support import RedisServer
+    from tests.support import Leftovers
 
 MEMBERSHIP = Membership(
     "default", "host-a", "example.com/shop", 3.0, "stop", Mine("web", "0123456789abcdef", 17)
@@ -127,3 +141,183 @@ def test_an_alarm_is_ready_at_its_time_and_not_again_once_it_is_moved() -> None:
     alarm.set(boottime() + 3600)
     assert not poll.poll(0)
     alarm.close()
+
+
+# -- its place on the list ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def host(leftovers: Leftovers, temporary: Path, shared_redis: RedisServer) -> Host:
+    """Give a host whose guards know of a Redis that nobody hurts."""
+    return Host("elm", temporary, shared_redis.url, leftovers)
+
+
+@pytest.fixture
+def client(shared_redis: RedisServer) -> redis.Redis:
+    return shared_redis.client()
+
+
+def test_a_server_is_on_the_list_with_its_url_and_then_is_not(host: Host, client: redis.Redis) -> None:
+    port = free_port()
+    server = host.start(*server_argv("web", "--port", port), client=client, port=port, ttl=3, owner="ann")
+    entry = server.published(client, "ready")
+    assert (entry.host, entry.project, entry.lost) == ("elm", "example.org/shop", False)
+    row = server.row
+    assert entry.server == public.published(row, State.READY, pid=server.pid, url=row.url)
+    assert entry.server["url"] == f"http://localhost:{port}"
+    wait_until(lambda: server.lease(client)["url"])
+    lease = server.lease(client)
+    assert (lease["url"], lease["owner"], lease["server"]) == (row.url, "ann", server.id)
+    assert lease["fencing"] == str(server.fencing())
+    # A sign of life comes by itself, and the lease is kept by it.
+    server.renewed()
+    later = server.entry(client)
+    assert later is not None
+    assert later.seen_at > entry.seen_at
+    assert client.pttl(server.keys.lease) > 1_900
+    server.stop()
+    wait_until(lambda: server.entry(client) is None)
+    assert server.lease(client) == {}
+    assert os.listdir(host.home.servers) == []
+    assert "cannot" not in host.log()
+
+
+def test_each_change_is_published_also_over_a_restart(host: Host, client: redis.Redis) -> None:
+    """What the guard knows of Redis it knows from its environment, which its server never sees."""
+    show = f"import os, signal\nprint(sorted(os.environ))\n{UP}\nsignal.pause()"
+    server = host.start(show, client=client)
+    server.published(client, "running")
+    server.restart()
+    entry = wait_until(lambda: (one := server.published(client, "running")).server["generation"] > 1 and one)
+    assert entry
+    assert entry.server["pid"] == server.pid
+    wait_until(lambda: server.lease(client)["generation"] == str(server.generation))
+    logs = [path.read_text() for path in host.folder.glob("home/logs/*/dev_server_web.*.log")]
+    printed = [text for text in logs if "DEVSUP_MARKER" in text]
+    assert len(printed) == 2
+    assert not any("DEVSUP_GUARD_FLEET" in text for text in printed)
+    os.kill(server.pid, signal.SIGKILL)  # it ends by itself: that is told, too
+    wait_until(lambda: server.row.state is State.CRASHED)
+    wait_until(lambda: server.entry(client) is None and server.lease(client) == {})
+
+
+def test_a_guard_that_takes_over_goes_on_with_the_lease(host: Host, client: redis.Redis) -> None:
+    server = host.start(client=client, ttl=5)
+    server.published(client, "running")
+    guard, fencing = server.guard, server.fencing()
+    os.kill(guard, signal.SIGKILL)
+    wait_until(lambda: not psutil.pid_exists(guard))
+    with server.spawn(ADOPT) as hearing:
+        assert hearing.wait("l", time.monotonic() + 30)
+    wait_until(lambda: server.published(client, "running").server["guard_pid"] == server.guard)
+    server.renewed()
+    assert (server.holds, server.fencing()) == (True, fencing)
+    server.stop()
+    wait_until(lambda: server.entry(client) is None and server.lease(client) == {})
+
+
+def test_without_pub_sub_mail_is_looked_for_at_each_beat(
+    leftovers: Leftovers, temporary: Path, redis_server: RedisServer
+) -> None:
+    """An access rule that leaves the channels out."""
+    redis_server.start(acl=("ann on >geheim ~* resetchannels +@all",))
+    host = Host("elm", temporary, f"redis://ann:geheim@127.0.0.1:{redis_server.port}", leftovers)
+    client = redis_server.client()
+    server = host.start(ttl=1.5)
+    server.published(client, "running")
+    answer = ask(client, server)
+    assert answer is not None
+    assert answer["outcome"] == "stopped"
+    assert "mail is looked for at each beat" in host.log()
+    assert "geheim" not in host.log()
+    server.ended()
+
+
+# -- stopped from elsewhere -----------------------------------------------------------------------------
+
+SEEN = {
+    "outcome": "stopped", "signals": ["SIGTERM"], "escalated": False, "survivors": [], "left_running": [],
+    "port_free": None, "error": None, "message": None,
+}  # fmt: skip
+
+
+def without_ms(answer: dict[str, Any] | None) -> dict[str, Any]:
+    assert answer is not None
+    assert isinstance(answer.pop("ms"), int)
+    return answer
+
+
+def test_another_host_stops_it_and_hears_what_was_seen(host: Host, client: redis.Redis) -> None:
+    server = host.start(client=client, owner="ann")
+    server.published(client, "running")
+    assert without_ms(ask(client, server, owner="ann")) == SEEN
+    end = server.ended()
+    assert (end.state, end.reason) == (State.STOPPED, "fleet")
+    events = [one for one in host.registry.events() if one.server == server.id]
+    assert [(one.type, one.by) for one in events][-1] == ("stopped", "oak, pid 7")
+    assert (server.entry(client), server.lease(client)) == (None, {})
+    wait_until(host.nobody_is_left)
+
+
+def test_a_stubborn_server_is_killed_with_the_grace_of_who_asks(host: Host, client: redis.Redis) -> None:
+    server = host.start(STUBBORN)
+    server.published(client, "running")
+    answer = without_ms(ask(client, server, grace=0.3))
+    assert answer == {**SEEN, "signals": ["SIGTERM", "SIGKILL"], "escalated": True}
+    server.ended()
+
+
+def test_what_is_not_to_be_stopped_is_left_alone(host: Host, client: redis.Redis) -> None:
+    server = host.start(owner="ann")
+    server.published(client, "running")
+    for changes, code in (
+        ({"owner": "bob"}, "other_owner"),
+        ({"owner": "script"}, "other_owner"),
+        ({"owner": "ann", "generation": server.generation + 1}, "not_found"),
+    ):
+        answer = ask(client, server, **changes)
+        assert answer is not None
+        assert (answer["outcome"], answer["error"], answer["signals"]) == ("refused", code, [])
+    assert server.lives
+    assert without_ms(ask(client, server, owner="bob", may_take=True)) == SEEN
+    server.ended()
+
+
+def test_an_operation_in_flight_gets_its_time(host: Host, client: redis.Redis) -> None:
+    """And if the caller is not that patient, nothing is done."""
+    server = host.start()
+    server.published(client, "running")
+    me = identity.me()
+    number = host.registry.begin_operation(server.id, server.generation, me, "wait")
+    assert isinstance(number, int)
+    assert ask(client, server, timeout=0.3) is None
+    server.host.registry.end_operations([number])
+    time.sleep(0.7)  # a look later than the caller waited
+    assert server.lives
+    number = host.registry.begin_operation(server.id, server.generation, me, "wait")
+    assert isinstance(number, int)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(ask, client, server)
+        time.sleep(0.2)
+        assert not asked.done()
+        host.registry.end_operations([number])
+        assert without_ms(asked.result(30)) == SEEN
+    server.ended()
+
+
+def test_a_local_stop_at_the_same_time_tells_the_same(host: Host, client: redis.Redis) -> None:
+    """Whoever is first, both hear of one end."""
+    server = host.start(SLOW)
+    server.published(client, "running")
+    claim = StopClaim(identity.me(), now_ms(), "stop", 5.0, sweep=False)
+    assert host.registry.claim_stop(server.id, server.generation, claim) == claim
+    with ThreadPoolExecutor() as pool:
+        ending = pool.submit(server.stop)
+        server.published(client, "stopping")
+        answer = without_ms(ask(client, server))
+        ending.result(30)
+    assert answer == {**SEEN, "outcome": "stopped_by_other"}
+    end = server.ended()
+    assert end.reason == "stop"
+    assert end.outcome is not None
+    assert end.outcome["signals"] == answer["signals"]

@@ -14,14 +14,32 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.guard.book import Book
     from devsup.guard.charge import Charge
+    from devsup.guard.fleet import Fleet
     from devsup.models import State
     from devsup.shutdown import Ended
 
 __all__ = ["end", "how", "is_over", "shut_down"]
 
 
-def shut_down(charge: Charge, book: Book, *, grace: float | None = None, sweep: bool = False) -> Ended:
-    """End every process of the server, in its own manner, and return what was seen."""
+def shut_down(
+    charge: Charge,
+    book: Book,
+    *,
+    grace: float | None = None,
+    sweep: bool = False,
+    fleet: Fleet | None = None,
+) -> Ended:
+    """
+    End every process of the server, in its own manner, and return what was seen.
+
+    ``fleet`` goes on meanwhile, and may have less patience than its grace.
+    """
+
+    def reap() -> None:
+        charge.reap()
+        if fleet is not None:
+            fleet.meanwhile()
+
     manner = charge.manner
     charge.watch.stop()
     # A process may have moved its socket without ending: what is said of the end shall be true of it.
@@ -39,9 +57,10 @@ def shut_down(charge: Charge, book: Book, *, grace: float | None = None, sweep: 
         sweep=sweep,
         port=port,
         group=group,
-        reap=charge.reap,
+        reap=reap,
         first=manner.first,
         awaited=awaited,
+        patience=fleet.patience if fleet is not None else None,
     )
     charge.see_leader()
     charge.handles.forget("listener")

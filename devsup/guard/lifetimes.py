@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from devsup.guard.health import Health
     from devsup.guard.timers import Timers
 
-__all__ = ["IDLE", "IN_FLIGHT", "PARENT", "TTL", "Lifetimes"]
+__all__ = ["ASKED", "IDLE", "IN_FLIGHT", "LOST", "PARENT", "TTL", "Lifetimes"]
 
 #: The reasons of these ends, and the timers' names.
 TTL, IDLE, PARENT = "ttl", "idle", "parent_gone"
+#: Those of a fleet's: another host has asked for it; its lease is lost.
+ASKED, LOST = "fleet", "lease_lost"
 #: Seconds between two looks at a parent of whose end nothing tells.
 _LOOK_EVERY = 1.0
 #: A use is written down at most so often, in seconds: for people, and for the guard that may come after.
@@ -97,6 +99,11 @@ class Lifetimes:
             return True
         self._timers.disarm(IN_FLIGHT)
         return False
+
+    def spare(self) -> None:
+        """Do not end it after all: nobody waits for that any more."""
+        self.ending = None
+        self._timers.disarm(IN_FLIGHT)
 
     def serves(self) -> None:
         """Count the time for which nobody uses it from now on."""

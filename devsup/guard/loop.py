@@ -15,6 +15,7 @@ import time
 
 from devsup import identity, system
 from devsup.clock import now_ms
+from devsup.fleet.membership import ADDRESS
 from devsup.guard import backoff, endings, launch
 from devsup.guard import health as checks
 from devsup.guard import job as jobs
@@ -24,12 +25,12 @@ from devsup.guard.bounding import Bounding
 from devsup.guard.charge import Charge
 from devsup.guard.children import Exit
 from devsup.guard.health import Health
-from devsup.guard.lifetimes import IDLE, IN_FLIGHT, PARENT, TTL, Lifetimes
+from devsup.guard.lifetimes import ASKED, IDLE, IN_FLIGHT, LOST, PARENT, TTL, Lifetimes
 from devsup.guard.spawn import ADOPT
 from devsup.guard.table import TRANSITIONS, Happening
 from devsup.guard.talk import Caller, Signals
 from devsup.guard.timers import Timers
-from devsup.models import State
+from devsup.models import State, StopClaim
 from devsup.paths import Home
 from devsup.readiness import find
 from devsup.registry.frozen import End
@@ -38,6 +39,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from devsup.fleet.requests import Stop
+    from devsup.guard.fleet import Fleet
     from devsup.guard.job import Job
     from devsup.readiness import Found
     from devsup.shutdown import Ended
@@ -79,6 +82,8 @@ class Guard:
         self.health = Health(job)
         self.lifetimes = Lifetimes(self.charge, self.book, self.health, self.timers)
         self.backoff = Backoff()
+        #: None where it is in no fleet.
+        self.fleet: Fleet | None = None
         #: How the run before this pause ended, and which try comes next.
         self.failed: tuple[End, backoff.Pause] | None = None
         #: Why it ends, where nobody has asked for that.
@@ -91,10 +96,12 @@ class Guard:
         if self.adopt:
             if not self._take_over():
                 return 0
+            self._join_fleet()
         else:
             if not self.book.registry.claim(charge.job.id, charge.generation, charge.me):
                 return 0  # the caller died or was stopped, and the reservation went to somebody else
             self.caller.say("c")
+            self._join_fleet()
             self._launch()
         self.lifetimes.begin()
         if charge.state not in _OVER:
@@ -110,6 +117,12 @@ class Guard:
                 self.signals.rest(_UNTOLD)
         return 0
 
+    def _join_fleet(self) -> None:
+        if self.charge.job.fleet is not None:
+            from devsup.guard.fleet import join  # loaded by `main`, before anything runs
+
+            self.fleet = join(self.charge, self.book, os.environ.get(ADDRESS))
+
     # -- the loop ------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -118,11 +131,16 @@ class Guard:
         poll.register(self.signals.fd, select.POLLIN)
         for handle in charge.handles.all():
             poll.register(handle, select.POLLIN)
-        for fd, events in (*charge.watch.fds(), *self.health.fds()):
+        fleet = self.fleet.fds() if self.fleet is not None else ()
+        for fd, events in (*charge.watch.fds(), *self.health.fds(), *fleet):
             poll.register(fd, events)
         if self.bounding.fd is not None:
             poll.register(self.bounding.fd, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(self._timeout())}
+        if self._has_lost_lease():
+            self.over = self.over or LOST
+            self._obey()
+            return
         self.bounding.advance(ready)
         if self.signals.fd in ready:
             self.signals.hear()
@@ -130,6 +148,8 @@ class Guard:
         self._see_leader()
         if self.lifetimes.parent_is_gone():
             self._run_out(PARENT)
+        if self.fleet is not None and self.fleet.advance(ready):
+            self._run_out(ASKED)
         if self.over or self.signals.stop or self.signals.look:
             self._obey()
             return
@@ -147,6 +167,7 @@ class Guard:
             return 0.0
         times = [charge.watch.due, self.book.due, self.bounding.due]
         times += [self.timers.due, self.health.due]
+        times.append(self.fleet.wakes_at if self.fleet is not None else None)
         if charge.state is State.STARTING and charge.is_portless() and charge.watch.has_said_so is None:
             times.append(charge.launched_at + LIVED_AFTER)
         if charge.listener is not None and not charge.listener.pid:
@@ -221,6 +242,8 @@ class Guard:
             self._run_again()
         elif name == _ANEW and charge.state is State.RESTARTING:
             self._restart(grace=None)
+        elif name == IN_FLIGHT and self.lifetimes.ending == ASKED and self._request() is None:
+            self.lifetimes.spare()  # who asked has gone, or meant a generation that is over
         elif name in (TTL, IN_FLIGHT) or (name == PARENT and self.lifetimes.looks_for_parent()):
             self._run_out(self.lifetimes.ending or name)
             if self.over:
@@ -365,7 +388,7 @@ class Guard:
                 self._restart(grace=claim.grace)
             return
         asked = claim is not None and claim.purpose == "stop"
-        grace = claim.grace if claim is not None else None
+        order = claim or (self._request() if self.over == ASKED else None)
         reason = "stop" if asked else self.over or "signal"
         if claim is None:
             amid = self.lifetimes.amid
@@ -374,15 +397,23 @@ class Guard:
         else:
             charge.enter(Happening.STOP)
         self._pause_all()
-        ended = endings.shut_down(charge, self.book, grace=grace, sweep=claim is not None and claim.sweep)
-        by = f"pid {claim.by.pid}" if claim is not None and asked else "guard" if self.over else "signal"
+        grace, sweep = (order.grace, order.sweep) if order is not None else (None, False)
+        ended = self._shut_down(grace=grace, sweep=sweep)
+        by = "guard" if self.over else "signal"
+        if isinstance(order, StopClaim):
+            by = f"pid {order.by.pid}" if asked else by
+        elif order is not None:
+            by = order.by
         self._end(State.STOPPED, ended=ended, reason=reason, by=by)
 
     def _restart(self, *, grace: float | None) -> None:
         self._pause_all()
-        ended = endings.shut_down(self.charge, self.book, grace=grace)
+        ended = self._shut_down(grace=grace)
         if not endings.is_over(ended):
             self._end(State.STOPPED, ended=ended, reason="restart")
+            return
+        if self._has_lost_lease():
+            self._end(State.STOPPED, ended=ended, reason=LOST, by="guard")
             return
         try:
             job = self.book.begin_generation()
@@ -447,7 +478,7 @@ class Guard:
             Happening.FAILED, port=None, url=None, listener_pid=None, listener_inode=None,
         )  # fmt: skip
         self._pause_all()
-        ended = endings.shut_down(charge, self.book)
+        ended = self._shut_down()
         if not endings.is_over(ended):
             self._end(State.CRASHED, ended=ended, reason=reason, left=left)
             return
@@ -475,7 +506,7 @@ class Guard:
         state = TRANSITIONS[charge.state][happening]
         assert state is not None
         self._pause_all()
-        ended = endings.shut_down(charge, self.book)
+        ended = self._shut_down()
         self._end(state, ended=ended, reason=reason, keep=charge.ever_up, left=left)
 
     def _pause_all(self) -> None:
@@ -483,10 +514,24 @@ class Guard:
         self.health.stop()
         self.timers.disarm(_AGAIN, _ANEW, IDLE)
 
+    def _shut_down(self, *, grace: float | None = None, sweep: bool = False) -> Ended:
+        return endings.shut_down(self.charge, self.book, grace=grace, sweep=sweep, fleet=self.fleet)
+
     def _end(self, state: State, *, ended: Ended | None, reason: str, **how: Any) -> None:
         self.bounding.finish()
         endings.end(self.charge, self.book, state, ended=ended, reason=reason, **how)
         self.caller.close()
+        if self.fleet is not None:
+            over = ended is None or endings.is_over(ended)
+            self.fleet.finish(state, ended, reason=reason, is_over=over)
+
+    # -- its fleet -----------------------------------------------------------------------------------
+
+    def _has_lost_lease(self) -> bool:
+        return self.fleet is not None and self.fleet.is_over()
+
+    def _request(self) -> Stop | None:
+        return self.fleet.request() if self.fleet is not None else None
 
     def _become(self, happening: Happening, **fields: Any) -> None:
         if self.charge.enter(happening):
@@ -499,6 +544,8 @@ def main(argv: list[str]) -> int:
     system.become_subreaper()
     job = jobs.read(Home(home).job(server))
     system.set_title(f"devsup {job.app or job.session}")
+    if job.fleet is not None:
+        import devsup.guard.fleet  # noqa: F401 - before it is needed: the package may be gone then
     return Guard(job, adopt=mode == ADOPT).run()
 
 

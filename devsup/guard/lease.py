@@ -1,0 +1,216 @@
+"""
+The lease of an exclusive app as its guard holds it: kept while the server lives, and never believed in longer
+than it is held.
+
+It is held until its time has passed since the last renewal that went well was *sent*: Redis counts from later
+on. The clock goes on while the machine sleeps. What follows from a lost lease is `on_lost`: with ``stop`` the
+server is ended so early that it is gone by then; with ``keep`` it goes on, and the guard takes the lease
+again once that is free. Either is written down, and so is that somebody else has had it meanwhile.
+
+For the guard's one thread; commands are made and answers are read here, `devsup.guard.fleet` sends them.
+"""
+
+from __future__ import annotations
+
+from devsup.fleet import keys
+from devsup.fleet.note import Note, left, shown
+from devsup.guard.book import FAILURES, say
+from devsup.redis import leases
+from devsup.redis.leases import Granted
+from devsup.shutdown import KILL_BUDGET
+from devsup.system.alarm import Alarm, boottime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from devsup.fleet.membership import Membership, Mine
+    from devsup.guard.book import Book
+    from devsup.guard.charge import Charge
+
+__all__ = ["Lease", "shown"]
+
+
+class Lease:
+    """One lease. ``alarm`` is ready when something is to be done about it though Redis is silent."""
+
+    def __init__(self, charge: Charge, book: Book, member: Membership, mine: Mine) -> None:
+        assert member.project is not None
+        self._charge = charge
+        self._book = book
+        self._member = member
+        self._mine = mine
+        self.keys = keys.lease(member.name, member.project, mine.app)
+        self.stops = member.on_lost == "stop"
+        self.held = True
+        #: Whether it is free, and somebody has had it since.
+        self._anew = False
+        #: The findings about it that are open, with what they say.
+        self._findings: dict[str, str] = {}
+        self._renewed_at: int | None = None
+        self._expires_at: int | None = None
+        self._note = Note(book.home, charge.job.id)
+        self.alarm = Alarm()
+        self.until = self._first_until()
+        self._tell()
+
+    def _first_until(self) -> float:
+        """
+        Return until when it is held as far as is known.
+
+        Whoever acquired it has said when. A guard that takes over goes by the note of the one before, but has
+        the time to ask once in any case: there was nobody who would have ended the server in time.
+        """
+        now, ttl = boottime(), self._member.ttl
+        asking = now + ttl / 3
+        if self._charge.adopt:
+            noted = left(self._book.home, self._charge.job.id)
+            return max(asking, now + (noted or 0.0))
+        return self._mine.since + ttl if self._mine.since is not None else asking
+
+    @property
+    def fencing(self) -> int:
+        """The number of the acquisition that it goes by."""
+        return self._mine.fencing
+
+    @property
+    def token(self) -> str:
+        """What it is renewed and released by."""
+        return self._mine.token
+
+    # -- what Redis is asked, and says -------------------------------------------------------------
+
+    def command(self, info: dict[str, str]) -> tuple[str | int, ...]:
+        """
+        Return the command to send now.
+
+        It renews the lease, which also takes a lost one again where nobody has had it since; where somebody
+        has, and it is free now, it is acquired anew.
+        """
+        ttl = round(self._member.ttl * 1e3)
+        if self._anew:
+            return leases.acquire(self.keys, self.token, ttl, info)
+        return leases.renew(self.keys, self.token, ttl, self.fencing, info)
+
+    def answered(self, reply: Any, sent: float, sent_at: int) -> bool:
+        """
+        Take in what Redis says to a command that was sent at ``sent`` (`boottime`) and ``sent_at`` (ms).
+
+        True where there is something else to ask at once.
+        """
+        seen = leases.answered(reply)
+        if not isinstance(seen, Granted):
+            self._is_anothers(seen.holder, seen.fencing or int(seen.holder.get("fencing") or 0))
+            first, self._anew = not self._anew, not seen.holder and not self.stops
+            return first and self._anew
+        self._anew = False
+        if seen.fencing != self.fencing:
+            self._mine = self._mine.replace(fencing=seen.fencing, since=sent)
+            self._keep_number()
+        self.until = sent + self._member.ttl
+        self._renewed_at, self._expires_at = sent_at, sent_at + round(self._member.ttl * 1e3)
+        regained = not self.held and self.until > boottime()
+        self.held = self.held or regained
+        if regained:
+            say(f"has its lease again (fencing {self.fencing})")
+            self.close_findings()
+        self._tell()
+        return False
+
+    def _keep_number(self) -> None:
+        """Have the guard that comes after this one go by the new number."""
+        job = self._charge.job
+        self._charge.job = job.replace(fleet=self._member.replace(lease=self._mine).plain())
+        self._book.write_job()
+
+    def _is_anothers(self, holder: dict[str, str], fencing: int) -> None:
+        if fencing > self.fencing:
+            self.overlapped(holder, fencing)
+        if self.held:
+            who = f"`{holder['host']}`" if holder.get("host") else "somebody else"
+            self.lose(f"{who} has it, or has had it since (fencing {fencing or 'unknown'})")
+
+    # -- the time ----------------------------------------------------------------------------------
+
+    @property
+    def margin(self) -> float:
+        """Seconds that the end of the server may take, but never more than a third of the lease's time."""
+        return min(self._charge.manner.grace + KILL_BUDGET, self._member.ttl / 3)
+
+    def is_over(self) -> bool:
+        """Tell whether the server is to be ended now, as its lease is lost or about to be."""
+        return self.stops and (not self.held or boottime() >= self.until - self.margin)
+
+    def patience(self) -> float:
+        """Return how many seconds a server may still take to end until it is killed; 0 or less: none."""
+        if not self.stops:
+            return float("inf")
+        if not self.held:
+            return 0.0
+        return self.until - boottime() - min(KILL_BUDGET, self.margin / 2)
+
+    def look(self) -> bool:
+        """Look at the clock; tell whether it has just been lost by that."""
+        if not self.held or boottime() < self.until:
+            return False
+        self.lose("it could not be renewed in time")
+        return True
+
+    def lose(self, why: str) -> None:
+        """It is no longer known to be held."""
+        self.held = False
+        say(f"lost its lease (fencing {self.fencing}): {why}")
+        self._tell()
+        if not self.stops:
+            name = self._charge.job.app or self._charge.job.session
+            self._find("lease_lost", f"`{name}` runs on without its lease in the fleet: {why}")
+
+    def overlapped(self, holder: dict[str, str], fencing: int) -> None:
+        """Write down that somebody else has had the lease while this server was running."""
+        name = self._charge.job.app or self._charge.job.session
+        where = f" on `{holder['host']}`" if holder.get("host") else " elsewhere"
+        self._find(
+            "lease_overlap",
+            f"`{name}` ran here while another had its lease{where}: fencing {fencing}, here {self.fencing}",
+        )
+
+    def _tell(self) -> None:
+        """Say how it stands to `status`, and to the kernel when to wake this guard."""
+        try:
+            self._note.write(
+                held=self.held, fencing=self.fencing, until=self.until,
+                renewed_at=self._renewed_at, expires_at=self._expires_at,
+            )  # fmt: skip
+        except OSError as error:
+            say(f"cannot note its lease: {error}")
+        over = self.until - (self.margin if self.stops else 0.0)
+        self.alarm.set(over if self.held else None)
+
+    # -- findings ----------------------------------------------------------------------------------
+
+    def _find(self, kind: str, message: str) -> None:
+        if kind not in self._findings:
+            self._findings[kind] = message
+            self._record(kind, message, is_open=True)
+
+    def close_findings(self) -> None:
+        """What was found is over: the lease is held again, or the server has ended."""
+        for kind, message in self._findings.items():
+            self._record(kind, message, is_open=False)
+        self._findings = {}
+
+    def _record(self, kind: str, message: str, *, is_open: bool) -> None:
+        job = self._charge.job
+        try:
+            self._book.registry.add_event(
+                "finding", project=job.project, session=job.session, by="guard", reason=message,
+                details={"id": f"{kind}:{job.id}", "open": is_open},
+            )  # fmt: skip
+        except FAILURES as error:
+            say(f"cannot record that {message}: {error}")
+
+    def close(self) -> None:
+        """The server has ended."""
+        self.close_findings()
+        self.alarm.close()
+        self._note.close()
