@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fleet_support import Host, Hosts
 from tests.redis_support import RedisServer, missing_reason
 from tests.support import (
     COMMAND_TIMEOUT,
@@ -241,3 +242,16 @@ def shared_redis(_redis_of_this_worker: RedisServer) -> RedisServer:
     """Give a running, empty Redis that other tests of this worker use before and after: not to be hurt."""
     _redis_of_this_worker.flush()
     return _redis_of_this_worker
+
+
+@pytest.fixture
+def hosts(leftovers: Leftovers, shared_redis: RedisServer, temporary: Path) -> Hosts:
+    """Make hosts that share one Redis; what runs on them is looked for at the end as anywhere."""
+
+    def make(*names: str, url: str | None = None) -> list[Host]:
+        made = [Host(temporary, name, url or shared_redis.url) for name in names]
+        for one in made:
+            leftovers.watch(one.home)
+        return made
+
+    return make

@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.apps.commands import Plan
+    from devsup.config import Config
     from devsup.errors import DevsupError
+    from devsup.fleet.membership import Membership
+    from devsup.fleet.settings import Settings
     from devsup.models import Health, Metrics, MonitorRound, PruneResult, Story
     from devsup.supervisor.operations import InFlight
     from devsup.supervisor.waiting import Progress
@@ -93,6 +96,7 @@ class Supervisor(Looking):
         :raises MissingExecutable, MissingDependencies: it cannot run; nothing was started
         :raises PortTaken, UnmanagedRunning: somebody else has its port or folder
         :raises NameTaken, InsideItself, LimitReached, LockTimeout: see each
+        :raises LeaseHeldElsewhere, FleetUnreachable: exclusive; another host has it, or none can be asked
         :raises ExitedEarly, StoppedMeanwhile: it is not there any more
         :raises NotReady: the deadline is over; it goes on starting
         """
@@ -101,10 +105,13 @@ class Supervisor(Looking):
         environ = _inherited() if environ is None else environ
         given = [*command] if command else None
         try:
+            from devsup.apps import configured
             from devsup.supervisor.start import Starter
 
-            plan = self._plan(app, given, port=port, env=env, environ=environ)
+            config = configured.load(self.project, self.home)
+            plan = self._plan(app, given, config, port=port, env=env, environ=environ)
             self.confine(plan.cwd)
+            fleet = self.fleet_of(plan, config, environ)
             asked: dict[str, Any] = {}
             if any(one is not None for one in (restart, idle_timeout, ttl, with_parent)):
                 from devsup.apps import policy
@@ -124,6 +131,7 @@ class Supervisor(Looking):
         starter = Starter(
             self.home, plan, project=self.project, deadline=began + allowed, wait=wait, environ=environ,
             given_env=env or {}, given_command=given, given_policy=asked, on_progress=on_progress,
+            fleet=fleet,
         )  # fmt: skip
         try:
             result = starter.run()
@@ -150,14 +158,14 @@ class Supervisor(Looking):
         self,
         app: str | None,
         given: list[str] | None,
+        config: Config | None,
         *,
         port: int | str | None,
         env: Mapping[str, str] | None,
         environ: Mapping[str, str],
     ) -> Plan:
-        from devsup.apps import commands, configured
+        from devsup.apps import commands
 
-        config = configured.load(self.project, self.home)
         try:
             return commands.plan(
                 self.project,
@@ -183,6 +191,25 @@ class Supervisor(Looking):
                 environ=environ,
                 config=config,
             )
+
+    def fleet_of(
+        self, plan: Plan, config: Config | None, environ: Mapping[str, str]
+    ) -> tuple[Settings, Membership] | None:
+        """
+        Return in which fleet a server of ``plan`` will be, and what it is to that.
+
+        :raises ConfigInvalid: it is exclusive, and there is no fleet or nothing names its project
+        """
+        if not (plan.exclusive or environ.get("DEVSUP_FLEET") or (config is not None and config.fleet)):
+            return None  # most have none, and pay for none
+        from devsup.apps import fleets
+        from devsup.redis import address
+
+        fleet, membership = fleets.membership(self.project, plan, config, environ)
+        if fleet is None or membership is None:
+            return None
+        address.parse(fleet.url)  # refused here: a guard has nobody to tell
+        return fleet, membership
 
     def _running(self, name: str | None) -> Row | None:
         """Return the server that was started under ``name`` with a command of its own."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.apps.commands import Plan
+    from devsup.fleet.membership import Membership
     from devsup.locks import Hold
     from devsup.models import Row
     from devsup.paths import Home
@@ -42,12 +43,21 @@ def session_lock(home: Home, scope: str, project: str, session: str, *, purpose:
 
 
 def launch_guard(
-    home: Home, row: Row, plan: Plan, executable: str, environ: Mapping[str, str], *, mode: str
+    home: Home,
+    row: Row,
+    plan: Plan,
+    executable: str,
+    environ: Mapping[str, str],
+    *,
+    mode: str,
+    fleet: Membership | None = None,
+    redis: str | None = None,
 ) -> Hearing:
     """
     Start the guard of ``row``; ``environ`` is the caller's environment, which the plan changes.
 
-    A guard that takes over (`ADOPT`) keeps to what was asked for when the server was started.
+    A guard that takes over (`ADOPT`) keeps to what was asked for when the server was started. ``redis`` is
+    where its fleet is; that may hold a password, and goes from environment to environment alone.
 
     :raises InternalError: the guard cannot be started
     :raises OSError: the job cannot be written
@@ -73,6 +83,7 @@ def launch_guard(
         owner=row.owner,
         started_at=row.started_at,
         policy=plan.policy,
+        fleet=fleet.plain() if fleet is not None else None,
     )
     if mode == ADOPT:
         first = jobs.find(home.job(row.id))
@@ -86,6 +97,10 @@ def launch_guard(
     jobs.write(home.job(row.id), job)
     marker = Marker(home.root, row.project, row.session, row.id, row.generation)
     changed = {**commands.environment(plan, environ), MARKER: str(marker)}
+    if redis is not None:
+        from devsup.fleet.membership import ADDRESS
+
+        changed[ADDRESS] = redis
     return spawn(job, changed, mode=mode, log=guard_log)
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from devsup.apps.commands import Plan
     from devsup.apps.detect import App, Survey
     from devsup.config import Config
+    from devsup.fleet.membership import Membership
+    from devsup.fleet.settings import Settings
     from devsup.supervisor.core import Supervisor
     from devsup.supervisor.start import Starter
 
@@ -58,6 +60,7 @@ def up(
     order, needs = _in_order(seen, config, wanted)
     run = _Run(supervisor, order, needs, on_progress)
     plans: dict[str, Plan] = {}
+    fleets: dict[str, tuple[Settings, Membership] | None] = {}
     call = commands.Call(supervisor.project, supervisor.cwd, None, dict(env or {}), environ, config)
     for name in order:
         app = seen.named(name)
@@ -65,6 +68,7 @@ def up(
         try:
             plan = commands.of_app(seen, app, call)
             supervisor.confine(plan.cwd)
+            fleets[name] = supervisor.fleet_of(plan, config, environ)
             plans[name] = plan
         except DevsupError as error:
             run.end(name, UpResult(name, "failed", None, _plain(error)))
@@ -75,7 +79,7 @@ def up(
     }
     for name, plan in _with_ports_apart(plans, moved):
         allowed = timeout if timeout is not None else plan.timeout or usual_timeout
-        run.prepare(name, plan, moved.get(name), allowed, environ, env or {})
+        run.prepare(name, plan, moved.get(name), allowed, environ, env or {}, fleets[name])
     results = run.go()
     return UpResults(results, [*notes, *run.notes])
 
@@ -189,6 +193,7 @@ class _Run:
         allowed: float,
         environ: Mapping[str, str],
         env: Mapping[str, str],
+        fleet: tuple[Settings, Membership] | None,
     ) -> None:
         """Make the start of ``name``, to be begun when its time has come."""
         from devsup.supervisor.start import Starter
@@ -199,7 +204,7 @@ class _Run:
         # The deadline is set when it begins.
         starter = Starter(
             self.supervisor.home, plan, project=self.supervisor.project, deadline=0.0, wait=True,
-            environ=environ, given_env=env, on_progress=tell,
+            environ=environ, given_env=env, on_progress=tell, fleet=fleet,
         )  # fmt: skip
         one = self.ones[name] = _One(starter, moved, allowed)
 

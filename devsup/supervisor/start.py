@@ -49,9 +49,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.apps.commands import Plan
+    from devsup.fleet.membership import Membership
+    from devsup.fleet.settings import Settings
     from devsup.guard.spawn import Hearing
     from devsup.locks import Hold
     from devsup.paths import Home
+    from devsup.supervisor.leasing import Leasing
     from devsup.supervisor.waiting import Progress
 
 __all__ = ["Starter"]
@@ -91,6 +94,7 @@ class Starter:
         given_command: list[str] | None = None,
         given_policy: Mapping[str, Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        fleet: tuple[Settings, Membership] | None = None,
     ) -> None:
         self.home = home
         self.registry = Registry(home)
@@ -109,9 +113,20 @@ class Starter:
         #: The ids of the servers that this call has made, and how many of their guards have died.
         self.made: set[str] = set()
         self.lost_guards = 0
+        #: Where its fleet is, and what a server of it is to that; the lease of an exclusive app.
+        self.fleet = fleet
+        self.leasing: Leasing | None = None
 
     def run(self) -> StartResult:
         """Return the server, started or found; see the errors of `Supervisor.start`."""
+        try:
+            return self._run()
+        except BaseException:
+            if self.leasing is not None:
+                self.leasing.settle()
+            raise
+
+    def _run(self) -> StartResult:
         try:
             while True:
                 result = self._round()
@@ -299,7 +314,7 @@ class Starter:
                 reserved = None  # the folder's server, started under another name and so under another lock
             if reserved is None:
                 return None
-            hearing = self._spawn(reserved, executable)
+            hearing = self._spawn(reserved, executable, self._only_one(reserved))
         finally:
             lock.release()
         with hearing:
@@ -389,10 +404,28 @@ class Starter:
             strangers=_listening_now(),
         )
 
-    def _spawn(self, row: Row, executable: str) -> Hearing:
+    def _only_one(self, row: Row) -> Membership | None:
+        """Return what the server is to its fleet; an exclusive app has its lease then."""
+        try:
+            return self._membership(row)
+        except DevsupError:
+            if not self._withdraw(row):
+                raise ready.stopped_before(row) from None
+            raise
+
+    def _membership(self, row: Row) -> Membership | None:
+        if self.fleet is None or not self.plan.exclusive:
+            return self.fleet[1] if self.fleet is not None else None
+        from devsup.supervisor.leasing import Leasing
+
+        if self.leasing is None:
+            self.leasing = Leasing(self.home, self.registry, *self.fleet)
+        return self.leasing.take(row)
+
+    def _spawn(self, row: Row, executable: str, fleet: Membership | None) -> Hearing:
         """Start the guard; return once the server is recorded, or its guard has ended."""
         try:
-            hearing = launch_guard(self.home, row, self.plan, executable, self.environ, mode=START)
+            hearing = self._launch(row, executable, START, fleet)
         except (OSError, DevsupError) as error:
             if not self._withdraw(row):
                 raise ready.stopped_before(row) from error  # its files went with it
@@ -417,6 +450,12 @@ class Starter:
         elif heard:
             trace.step("the server is recorded")
         return hearing
+
+    def _launch(self, row: Row, executable: str, mode: str, fleet: Membership | None) -> Hearing:
+        return launch_guard(
+            self.home, row, self.plan, executable, self.environ, mode=mode, fleet=fleet,
+            redis=self.fleet[0].url if self.fleet is not None else None,
+        )  # fmt: skip
 
     def _withdraw(self, row: Row) -> bool:
         """Take back a reservation that no guard has claimed, and what its guard was to run."""
@@ -478,7 +517,9 @@ class Starter:
                 pause(self.deadline)  # its child is about to end at the gate, or somebody is about to end it
                 return
             executable = commands.validate(self.plan, self.environ)
-            with launch_guard(self.home, now, self.plan, executable, self.environ, mode=ADOPT) as hearing:
+            # One that was adopted was never told of its fleet; the others keep to what they were told.
+            fleet = self._membership(now) if self._policy_of(now) is None else None
+            with self._launch(now, executable, ADOPT, fleet) as hearing:
                 if hearing.wait("l", self.deadline):
                     adopted = now.guard == NO_GUARD
                     told = "it has a guard now" if adopted else "its guard had died; it has a new one"

@@ -1,0 +1,164 @@
+"""
+Take the lease of an exclusive app, so that its server is the only one on all hosts.
+
+Asked for once the server has its reservation here, and before its guard is started: with the session's lock
+held, outside of any transaction, in one round trip; in two where the lease is that of a server of this very
+place that is no more. A caller that is killed in between leaves a lease that its next start takes over at
+once, and other hosts when its time is over.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from binascii import hexlify
+
+from devsup import identity, trace
+from devsup.clock import iso
+from devsup.errors import FleetUnreachable, LeaseHeldElsewhere
+from devsup.fleet import holding, keys
+from devsup.fleet.membership import Mine
+from devsup.redis import leases
+from devsup.redis.connection import Client
+from devsup.redis.leases import Granted
+from devsup.supervisor.view import Life, life
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from devsup.fleet.membership import Membership
+    from devsup.fleet.settings import Settings
+    from devsup.models import Row
+    from devsup.paths import Home
+    from devsup.redis.leases import Held
+    from devsup.registry import Registry
+
+__all__ = ["Leasing", "client"]
+
+#: Seconds for an answer of Redis: within one network it takes a millisecond.
+_TIMEOUT = 2.0
+#: Seconds for giving a lease back: it is over by itself, too.
+_LAST_TIMEOUT = 0.5
+#: A connection that broke sooner than this is made once more; what has hung so long, hangs.
+_AGAIN_WITHIN = 0.5
+
+
+def client(fleet: Settings, timeout: float = _TIMEOUT) -> Client:
+    """
+    Return a client of the fleet's Redis, not yet connected.
+
+    :raises UsageError: the address is none
+    """
+    from devsup.redis import address
+
+    return Client(address.parse(fleet.url), timeout, name="devsup")
+
+
+class Leasing:
+    """The lease that one start has asked for, if any. For one thread."""
+
+    def __init__(self, home: Home, registry: Registry, fleet: Settings, membership: Membership) -> None:
+        self.home = home
+        self.registry = registry
+        self.fleet = fleet
+        self.membership = membership
+        #: The token and the server for which a lease may have been taken: the answer can be lost.
+        self._asked: tuple[str, Row] | None = None
+
+    def take(self, row: Row) -> Membership:
+        """
+        Return what the server of ``row`` is to its fleet, with its lease.
+
+        :raises LeaseHeldElsewhere: another server has it
+        :raises FleetUnreachable: Redis cannot be asked, or refuses
+        """
+        token = hexlify(os.urandom(16)).decode()
+        self._asked = token, row
+        with client(self.fleet) as redis:
+            answer = self._ask(redis, row, token)
+            if not isinstance(answer, Granted) and self._is_left_over(answer):
+                trace.step("the lease is that of a server of ours which is no more: taking it over")
+                answer = self._ask(redis, row, token, instead=answer.holder["token"])
+        if not isinstance(answer, Granted):
+            self._asked = None
+            raise self._held(answer, row)
+        trace.step(f"has the lease of {row.app}, fencing number {answer.fencing}")
+        return self.membership.replace(lease=Mine(str(row.app), token, answer.fencing))
+
+    def settle(self) -> None:
+        """Give the lease back where the server that it was taken for has not come to be, or is no more."""
+        if self._asked is None:
+            return
+        token, row = self._asked
+        now = self.registry.row(row.id)
+        if now is not None and life(now) not in (Life.DEAD, Life.ENDED):
+            return  # its guard has it
+        self._asked = None
+        try:
+            with client(self.fleet, _LAST_TIMEOUT) as redis:
+                redis.call(*leases.release(self._keys(row), token))
+        except FleetUnreachable as error:
+            trace.step(f"the lease is over by itself: {error}")
+
+    def _keys(self, row: Row) -> leases.Keys:
+        return keys.lease(self.membership.name, str(self.membership.project), str(row.app))
+
+    def _ask(self, redis: Client, row: Row, token: str, *, instead: str = "") -> Granted | Held:
+        info = holding.fields(
+            self.membership.host,
+            holding.place(identity.here(), self.home.root),
+            owner=row.owner,
+            url=None,
+            server=row.id,
+            generation=row.generation,
+        )
+        ttl = round(self.membership.ttl * 1e3)
+        command = leases.acquire(self._keys(row), token, ttl, info, instead=instead)
+        return leases.answered(_twice(lambda: redis.call(*command)))
+
+    def _is_left_over(self, held: Held) -> bool:
+        """Tell whether the holder was a server of this state folder that is no more."""
+        holder = holding.read(held.holder)
+        if holder is None or holder.place != holding.place(identity.here(), self.home.root):
+            return False
+        row = self.registry.row(holder.server)
+        return row is None or life(row) in (Life.DEAD, Life.ENDED)
+
+    def _held(self, held: Held, row: Row) -> LeaseHeldElsewhere:
+        holder = holding.read(held.holder)
+        if holder is None:
+            return LeaseHeldElsewhere(
+                f"`{row.app}` runs on another host, with another version of devsup",
+                hint="devsup list --fleet",
+                details={"host": held.holder.get("host"), "owner": None, "url": None, "fencing": None},
+            )
+        where = f"on `{holder.host}`"
+        if holder.place == holding.place(identity.here(), self.home.root):
+            other = self.registry.row(holder.server)
+            where = f"on this host, in `{other.project}`" if other is not None else "on this host"
+        whose = f", for `{holder.owner}`" if holder.owner else ""
+        # The number is the time at which it was taken, unless Redis has lost time or data since.
+        since = f" since {iso(holder.fencing)}" if holder.fencing <= held.at else ""
+        what = f"runs {where}{whose}{since}: {holder.url}" if holder.url else f"is starting {where}{whose}"
+        return LeaseHeldElsewhere(
+            f"`{row.app}` {what}",
+            hint="devsup list --fleet",
+            details={
+                "host": holder.host,
+                "owner": holder.owner,
+                "url": holder.url,
+                "fencing": holder.fencing,
+            },
+        )
+
+
+def _twice(call: Callable[[], object]) -> object:
+    """Return what ``call`` returns; once more where its connection breaks: a token is never given twice."""
+    began = time.monotonic()
+    try:
+        return call()
+    except FleetUnreachable as error:
+        if "reply" in error.details or time.monotonic() - began > _AGAIN_WITHIN:
+            raise
+        return call()

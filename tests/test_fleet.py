@@ -1,0 +1,236 @@
+"""An exclusive app runs once on all hosts, and each host sees and stops the servers of the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fleet_support import lease_of
+from tests.redis_support import Proxy
+from tests.support import ROOT, hear, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.fleet_support import Host, Hosts
+    from tests.redis_support import RedisServer
+    from tests.support import Spawn
+
+
+@pytest.fixture
+def proxy(shared_redis: RedisServer) -> Iterator[Proxy]:
+    with Proxy(shared_redis.port) as one:
+        yield one
+
+
+# -- one at most -----------------------------------------------------------------------------------------
+
+
+def test_the_second_host_is_told_who_runs_it_and_where(hosts: Hosts, shared_redis: RedisServer) -> None:
+    a, b = hosts("box-a", "box-b")
+    first = a("start", "web", "--owner", "ann", "--json").data["server"]
+    lease = lease_of(shared_redis)
+    assert (lease["host"], lease["owner"], lease["server"]) == ("box-a", "ann", first["id"])
+    refused = b("start", "web", "--json")
+    assert refused.code == 13
+    error = refused.error
+    assert (error["code"], error["retryable"]) == ("lease_held_elsewhere", True)
+    assert error["hint"] == "devsup list --fleet"
+    assert error["details"].keys() == {"host", "owner", "url", "fencing"}
+    assert (error["details"]["host"], error["details"]["owner"]) == ("box-a", "ann")
+    assert error["details"]["fencing"] == int(lease["fencing"])
+    assert "`box-a`, for `ann`" in error["message"]
+    # Nothing of it is left, neither a reservation nor a job; and another app of the host is not touched.
+    assert b("list", "--json").data["servers"] == []
+    assert os.listdir(b.home / "servers") == []
+    assert b("start", "api", "--json").data["reused"] is False
+    fleet = a.job()["fleet"]
+    assert fleet == {
+        "name": "team",
+        "host": "box-a",
+        "project": "shop",
+        "ttl": 30.0,
+        "on_lost": "keep",
+        "lease": {"app": "web", "token": lease["token"], "fencing": int(lease["fencing"])},
+    }
+    assert b.job()["fleet"]["lease"] is None
+    for host in (a, b):
+        assert host("stop", "--all", "--take-over").code == 0
+
+
+def test_neither_a_password_nor_the_address_is_written_down(hosts: Hosts, redis_server: RedisServer) -> None:
+    """Only the guard has it; the server that it runs does not."""
+    redis_server.start(password="hunter2")
+    (a,) = hosts("box-a", url=redis_server.url)
+    answer = a("start", "web", "--json")
+    pid = answer.data["server"]["pid"]
+    environ = (ROOT / f"/proc/{pid}/environ").read_bytes()
+    assert b"DEVSUP_GUARD_FLEET" not in environ
+    for folder, _, names in os.walk(a.home):
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                assert b"hunter2" not in file.read(), name
+    assert a("stop", "web").code == 0
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "unix:///nowhere/redis.sock"])
+def test_without_redis_an_exclusive_app_does_not_start_and_others_do(hosts: Hosts, url: str) -> None:
+    (a,) = hosts("box-a", url=url)
+    refused = a("start", "web", "--json")
+    assert refused.code == 13
+    assert (refused.error["code"], refused.error["retryable"]) == ("fleet_unreachable", True)
+    assert url in refused.error["message"]
+    assert a("list", "--json").data["servers"] == []
+    assert a("start", "api", "--json").data["reused"] is False
+    assert a("stop", "api", "--json").data["results"][0]["outcome"] == "stopped"
+
+
+def test_an_answer_that_was_lost_on_the_way_is_asked_for_again(
+    hosts: Hosts, proxy: Proxy, shared_redis: RedisServer
+) -> None:
+    """The connection is cut after Redis has given the lease: it is the same caller's, by its token."""
+    (a,) = hosts("box-a", url=proxy.url)
+    proxy.cut_before_answer()
+    started = a("start", "web", "--json")
+    assert proxy.has_cut.is_set()
+    assert lease_of(shared_redis)["server"] == started.data["server"]["id"]
+    assert a("stop", "web").code == 0
+
+
+def test_a_start_that_fails_leaves_no_lease(hosts: Hosts, shared_redis: RedisServer) -> None:
+    a, b = hosts("box-a", "box-b")
+    assert a("start", "web", "--json", "--", "sh", "-c", "exit 3").code == 5
+    assert lease_of(shared_redis) == {}
+    assert b("start", "web", "--json").data["reused"] is False
+    assert b("stop", "web").code == 0
+
+
+#: A start that stops dead after its lease is granted, before there is a guard.
+KILLED = """
+import os, sys
+from devsup.supervisor import Supervisor, start
+def launch(*_, **__):
+    print("has it", flush=True)
+    sys.stdin.readline()
+start.launch_guard = launch
+Supervisor().start("web")
+"""
+
+
+def _amid(host: Host, spawn: Spawn) -> subprocess.Popen[str]:
+    environ = {name: value for name, value in host.environ.items() if value is not None}
+    child = spawn(KILLED, env=environ, cwd=host.project)
+    assert hear(child) == "has it\n"
+    return child
+
+
+def test_what_a_killed_caller_has_taken_is_taken_over_at_once_here_and_nowhere_else(
+    hosts: Hosts, shared_redis: RedisServer, spawn: Spawn
+) -> None:
+    a, b = hosts("box-a", "box-b")
+    child = _amid(a, spawn)
+    first = lease_of(shared_redis)
+    assert (first["host"], first["url"]) == ("box-a", "")
+    child.kill()
+    child.wait()
+    elsewhere = b("start", "web", "--json").error
+    assert (elsewhere["code"], elsewhere["details"]["url"]) == ("lease_held_elsewhere", None)
+    assert "is starting on `box-a`" in elsewhere["message"]
+    assert a("start", "web", "--json").data["reused"] is False
+    second = lease_of(shared_redis)
+    assert second["token"] != first["token"]
+    assert int(second["fencing"]) > int(first["fencing"])
+    assert a("stop", "web").code == 0
+
+
+def test_a_start_asks_redis_once_and_one_that_finds_its_server_not_at_all(
+    hosts: Hosts, proxy: Proxy, spawn: Spawn
+) -> None:
+    """What the start itself adds: HELLO and the lease in one, one more where it takes over."""
+    (a,) = hosts("box-a", url=proxy.url)
+    for connections, round_trips in ((1, 1), (2, 3)):
+        child = _amid(a, spawn)
+        assert (proxy.connections, proxy.round_trips) == (connections, round_trips)
+        child.kill()
+        child.wait()
+    started = a("start", "web", "--json").data["server"]
+    os.kill(started["guard_pid"], signal.SIGSTOP)  # it speaks to Redis when it likes
+    before = proxy.connections, proxy.round_trips
+    assert a("start", "web", "--json").data["reused"] is True
+    assert (proxy.connections, proxy.round_trips) == before
+    assert a("stop", "web").code == 0
+
+
+def test_ctrl_c_amid_a_start_gives_the_lease_back(
+    hosts: Hosts, shared_redis: RedisServer, spawn: Spawn
+) -> None:
+    (a,) = hosts("box-a")
+    child = _amid(a, spawn)
+    assert lease_of(shared_redis)["host"] == "box-a"
+    child.send_signal(signal.SIGINT)
+    child.wait(30)
+    assert lease_of(shared_redis) == {}
+    assert a("list", "--json").data["servers"] == []
+
+
+def test_a_second_folder_of_the_same_host_is_another_one(hosts: Hosts, shared_redis: RedisServer) -> None:
+    """Two worktrees with one state folder are one project to the fleet: what lives is not taken over."""
+    a, b = hosts("box-a", "box-b")
+    b.environ["DEVSUP_HOME"] = str(a.home)
+    assert a("start", "web", "--json").data["reused"] is False
+    error = b("start", "web", "--json").error
+    assert error["code"] == "lease_held_elsewhere"
+    assert f"on this host, in `{a.project}`" in error["message"]
+    assert a("stop", "web").code == 0
+    del shared_redis
+
+
+def test_many_starts_on_three_hosts_come_to_one_server(hosts: Hosts, shared_redis: RedisServer) -> None:
+    three = hosts("box-a", "box-b", "box-c")
+    calls = [(host, host.begin("start", "web", "--json")) for host in three for _ in range(5)]
+    answers = [(host, call.communicate(timeout=60)[0], call.returncode) for host, call in calls]
+    (winner,) = {host.name for host, _, code in answers if code == 0}
+    assert {code for host, _, code in answers if host.name != winner} == {13}
+    assert {code for host, _, code in answers if host.name == winner} == {0}
+    assert lease_of(shared_redis)["host"] == winner
+    running = [host for host in three if host("list", "--json").data["servers"]]
+    assert [host.name for host in running] == [winner]
+    assert running[0]("stop", "web").code == 0
+
+
+# -- what keeps the lease ---------------------------------------------------------------------------------
+
+
+def test_a_restart_and_a_new_guard_keep_the_lease(hosts: Hosts, shared_redis: RedisServer) -> None:
+    (a,) = hosts("box-a")
+    started = a("start", "web", "--json").data["server"]
+    lease = lease_of(shared_redis)
+    again = a("restart", "web", "--json").data["server"]
+    assert again["generation"] == started["generation"] + 1
+    assert a.job()["fleet"]["lease"]["token"] == lease["token"] == lease_of(shared_redis)["token"]
+    os.kill(again["guard_pid"], signal.SIGKILL)
+    wait_until(lambda: a.server()["guard_pid"] is None)
+    assert a("start", "web", "--json").data["server"]["pid"] == again["pid"]
+    assert a.job()["fleet"]["lease"]["token"] == lease["token"]
+    assert lease_of(shared_redis)["token"] == lease["token"]
+    # Without a guard a restart is a new start; what it finds is its own.
+    guard = a.server()["guard_pid"]
+    os.kill(guard, signal.SIGKILL)
+    wait_until(lambda: a.server()["guard_pid"] is None)
+    assert a("restart", "web", "--json").data["server"]["pid"] != again["pid"]
+    assert lease_of(shared_redis)["token"] != lease["token"]
+    assert a("stop", "web").code == 0
+
+
+def test_up_starts_an_exclusive_app_once(hosts: Hosts) -> None:
+    a, b = hosts("box-a", "box-b")
+    assert a("up", "--json").code == 0
+    results = {one["app"]: one for one in b("up", "--json").json["data"]["results"]}
+    assert results["api"]["outcome"] == "started"
+    assert results["web"]["error"]["code"] == "lease_held_elsewhere"
+    for host in (a, b):
+        assert host("down").code == 0
