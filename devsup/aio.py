@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         CheckResult,
         ConfigResult,
         EventPage,
+        HostList,
         InitResult,
         LockList,
         LogPage,
@@ -230,9 +231,13 @@ class Supervisor:
             )
         )
 
-    async def list_servers(self, *, everywhere: bool = False) -> ServerList:
+    async def list_servers(self, *, everywhere: bool = False, fleet: bool = False) -> ServerList:
         """Return what runs; see `devsup.Supervisor.list`."""
-        return await _run(lambda _: self._blocking().list_servers(everywhere=everywhere))
+        return await _run(lambda _: self._blocking().list_servers(everywhere=everywhere, fleet=fleet))
+
+    async def hosts(self) -> HostList:
+        """Return the hosts of the fleet; see `devsup.Supervisor.hosts`."""
+        return await _run(lambda _: self._blocking().hosts())
 
     async def get_server_logs(
         self,

@@ -21,10 +21,13 @@ __all__ = [
     "EventPage",
     "Events",
     "Finding",
+    "FleetServer",
     "Health",
     "HealthFinding",
     "HealthPart",
     "HistoryEntry",
+    "HostList",
+    "HostSeen",
     "Identity",
     "InitResult",
     "LockList",
@@ -220,6 +223,18 @@ class Server(Record):
     scope: str  # "here" or "foreign"
 
 
+class FleetServer(Server):
+    """
+    A server of a fleet, as its guard has published it; ``state`` is "lost" where that was too long ago.
+
+    ``host`` is the name of its host, ``seen_at`` the last sign of life, by the clock of whoever asks.
+    ``scope`` is "here" for those of the state folder in which this is asked.
+    """
+
+    host: str
+    seen_at: str
+
+
 class Unmanaged(Record):
     """A server of this project that devsup did not start."""
 
@@ -292,10 +307,31 @@ class InitResult(Record):
 
 
 class ServerList(Record):
-    """The answer of list."""
+    """The answer of list; of a fleet's its servers are `FleetServer`."""
 
     servers: list[Server]
     unmanaged: list[Unmanaged]
+    notes: list[str]
+
+
+class HostSeen(Record):
+    """
+    A host of a fleet: how many of its servers are ``up``, how many are ``lost``, and when any was seen.
+
+    ``here`` says that it is this one.
+    """
+
+    host: str
+    up: int
+    lost: int
+    seen_at: str
+    here: bool
+
+
+class HostList(Record):
+    """The answer of hosts: those that have servers, by their names."""
+
+    hosts: list[HostSeen]
     notes: list[str]
 
 

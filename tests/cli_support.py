@@ -22,6 +22,8 @@ from devsup.models import (
     HealthFinding,
     HealthPart,
     HistoryEntry,
+    HostList,
+    HostSeen,
     InitResult,
     LockList,
     LockStatus,
@@ -181,6 +183,14 @@ class StandIn:
         """Say that it is tracked."""
         self._asked("adopt", *args, **options)
         return StartResult(self.server, reused=False, waited_ms=5, notes=["it has no guard"])
+
+    def hosts(self) -> HostList:
+        """Show this host and a lost one."""
+        self._asked("hosts")
+        seen = "2026-01-02T03:04:05.678Z"
+        return HostList(
+            [HostSeen("box-a", 2, 0, seen, here=True), HostSeen("box-b", 0, 1, seen, here=False)], []
+        )
 
     def ports(self) -> PortList:
         """Show one of ours and a stranger."""
@@ -357,6 +367,10 @@ list
 ls
 ps -a
 list --all --everywhere
+list --fleet
+ls --fleet --json
+hosts
+hosts --json
 status web
 status 4711
 status :3000

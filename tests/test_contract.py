@@ -29,10 +29,13 @@ from devsup.cli.grammar import VERBS
 from devsup.models import (
     CheckResult,
     Finding,
+    FleetServer,
     Health,
     HealthFinding,
     HealthPart,
     HistoryEntry,
+    HostList,
+    HostSeen,
     LockList,
     LockStatus,
     LogPage,
@@ -117,6 +120,8 @@ def test_every_command_has_a_schema() -> None:
         ("start", StartResult),
         ("restart", StartResult),
         ("ports", PortList),
+        ("hosts", HostList),
+        ("fleet-server", FleetServer),
         ("locks", LockList),
         ("prune", PruneResult),
         ("adopt", StartResult),
@@ -142,6 +147,7 @@ def test_a_schema_names_the_fields_of_its_record(schema: str, record: Any) -> No
 def test_the_items_of_a_list_are_their_records() -> None:
     for verb, name, record in (
         ("ports", "ports", PortUse),
+        ("hosts", "hosts", HostSeen),
         ("prune", "pruned", Pruned),
         ("locks", "locks", LockStatus),
         ("doctor", "parts", HealthPart),

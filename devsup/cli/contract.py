@@ -26,6 +26,7 @@ EFFECTS = {
     "config": "read",
     "doctor": "destructive",
     "down": "destructive",
+    "hosts": "read",
     "init": "write",
     "list": "read",
     "locks": "read",

@@ -102,6 +102,7 @@ VERBS: dict[str, Any] = {
             "-a": ("all", "flag", True),
             "--all": ("all", "flag", True),
             "--everywhere": ("everywhere", "flag", True),
+            "--fleet": ("fleet", "flag", True),
             "--json": ("json", "flag", True),
             "-C": ("directory", "text", True),
             "--directory": ("directory", "text", True),
@@ -113,6 +114,23 @@ VERBS: dict[str, Any] = {
         {
             "all": False,
             "everywhere": False,
+            "fleet": False,
+            "json": False,
+            "directory": None,
+            "verbose": False,
+        },
+    ),
+    "hosts": (
+        {
+            "--json": ("json", "flag", True),
+            "-C": ("directory", "text", True),
+            "--directory": ("directory", "text", True),
+            "-v": ("verbose", "flag", True),
+            "--verbose": ("verbose", "flag", True),
+        },
+        (),
+        None,
+        {
             "json": False,
             "directory": None,
             "verbose": False,

@@ -368,6 +368,8 @@ def kind_of(code: str) -> type[DevsupError]:
 
 
 def _list(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
+    if options["fleet"]:
+        return supervisor.list(ended=options["all"], fleet=True), None
     return supervisor.list(everywhere=options["everywhere"], ended=options["all"]), None
 
 

@@ -12,6 +12,7 @@ from devsup import masking
 from devsup.cli import verbs
 from devsup.models import (
     ENDED_STATES,
+    FleetServer,
     LogPage,
     Outcome,
     Server,
@@ -35,12 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "address",
+    "age",
     "aligned",
     "by_worktree",
     "clean",
     "duration",
     "failure",
     "finding",
+    "fleet_rows",
+    "is_fleet",
     "or_dash",
     "render",
     "rows",
@@ -219,7 +223,40 @@ def by_worktree(listed: ServerList, *, projects: bool) -> list[tuple[Server, Pla
     return [(server, places[server.project]) for server in sorted(listed.servers, key=order)]
 
 
+def fleet_rows(listed: ServerList, *, now: float | None = None) -> tuple[list[str], list[list[str]]]:
+    """Return heading and cells of the list of a fleet."""
+    now = time.time() if now is None else now
+    cells = [
+        [
+            server.host,
+            server.project.rstrip("/").rpartition("/")[2] or "/",
+            server.app or server.session,
+            str(server.state.value),
+            or_dash(address(server)),
+            age(server.seen_at, now),
+        ]
+        for server in listed.servers
+        if isinstance(server, FleetServer)
+    ]
+    return ["HOST", "PROJECT", "APP", "STATE", "URL", "SEEN"], cells
+
+
+def is_fleet(listed: ServerList) -> bool:
+    """Tell whether it is the list of a fleet."""
+    return any(isinstance(server, FleetServer) for server in listed.servers)
+
+
+def age(time: str, now: float) -> str:
+    """Return how long ago something was."""
+    from datetime import datetime
+
+    return f"{duration(max(0.0, now - datetime.fromisoformat(time).timestamp()))} ago"
+
+
 def _list(listed: ServerList, *, projects: bool) -> list[str]:
+    if is_fleet(listed):
+        heading, cells = fleet_rows(listed)
+        return aligned([heading, *cells])
     heading, cells = rows(listed, projects=projects)
     return aligned([heading, *cells])
 

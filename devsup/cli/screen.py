@@ -26,6 +26,7 @@ from devsup.cli import handlers, plain, verbs
 from devsup.cli.colours import COLOURS
 from devsup.models import (
     ENDED_STATES,
+    HostList,
     LogPage,
     PortList,
     PruneResult,
@@ -157,13 +158,29 @@ def _address(server: Server) -> str:
 def _listed(listed: ServerList, *, projects: bool) -> Table | Text:
     if not listed.servers and not listed.unmanaged:
         return Text("No servers here. Start one: devsup start")
+    if plain.is_fleet(listed):
+        return _fleet(listed)
     return table(listed, projects=projects)
+
+
+def _fleet(listed: ServerList) -> Table:
+    """Return the table of a fleet: names are cut where there is no room."""
+    heading, rows = plain.fleet_rows(listed)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for name in heading:
+        grid.add_column(name, no_wrap=True, min_width=6 if name in ("HOST", "PROJECT", "APP") else None)
+    for server, (*names, state, url, seen) in zip(listed.servers, rows, strict=True):
+        colour = COLOURS.get(server.state, "dim")
+        others = (Text(plain.clean(cell), overflow="ellipsis") for cell in (url, seen))
+        grid.add_row(*map(_cut, names), Text(state, style=colour), *others)
+    return grid
 
 
 #: What a person is told where a list is empty; a script sees that by itself.
 _NOTHING = (
     (StopResults, "results", "Nothing to stop."),
     (PruneResult, "pruned", "Nothing is left behind."),
+    (HostList, "hosts", "No host has a server in the fleet."),
     (PortList, "ports", "Nobody listens on a port of this project."),
 )
 

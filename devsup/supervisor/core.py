@@ -539,9 +539,9 @@ class Supervisor(Looking):
         """Run a server again and return it when it is ready; see `restart`."""
         return self.restart(target, timeout=timeout, grace=grace, take_over=take_over)
 
-    def list_servers(self, *, everywhere: bool = False) -> ServerList:
+    def list_servers(self, *, everywhere: bool = False, fleet: bool = False) -> ServerList:
         """Return what runs; see `list`."""
-        return self.list(everywhere=everywhere)
+        return self.list(everywhere=everywhere, fleet=fleet)
 
     def get_server_logs(
         self,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from builtins import list as List  # noqa: N812 - `list` is a method of the class below
     from collections.abc import Callable, Sequence
 
-    from devsup.models import EventPage, PortList, Unmanaged
+    from devsup.models import EventPage, HostList, PortList, Unmanaged
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
     from devsup.system import Listener
@@ -72,9 +72,25 @@ class Looking:
 
     # -- look ----------------------------------------------------------------------------------------
 
-    def list(self, *, everywhere: bool = False, ended: bool = False) -> ServerList:
-        """Return the servers of this project (or ``everywhere``) as they are at one moment."""
+    def list(self, *, everywhere: bool = False, ended: bool = False, fleet: bool = False) -> ServerList:
+        """
+        Return the servers of this project (or ``everywhere``) as they are at one moment.
+
+        With ``fleet`` those of all hosts, as their guards have last published them; see `FleetServer`.
+
+        :raises UsageError: no fleet is configured
+        :raises FleetUnreachable: its Redis cannot be asked
+        """
         loops.refuse("Supervisor.list", "devsup.aio.Supervisor.list_servers(...)")
+        if fleet:
+            from devsup.supervisor.fleetwide import fleet_list
+
+            if ended:
+                raise UsageError(
+                    "a fleet has no ended servers: `--all` and `--fleet` exclude each other",
+                    hint="devsup list --fleet",
+                )
+            return fleet_list(self)
         registry = Registry(self.home)
         project = None if everywhere else self.project
         notes: list[str] = []
@@ -135,6 +151,18 @@ class Looking:
             is_ours=is_ours,
         )
         return [one for one in found if self.may_see(one.cwd)]
+
+    def hosts(self) -> HostList:
+        """
+        Return the hosts of the fleet that have servers.
+
+        :raises UsageError: no fleet is configured
+        :raises FleetUnreachable: its Redis cannot be asked
+        """
+        loops.refuse("Supervisor.hosts", "devsup.aio.Supervisor.hosts(...)")
+        from devsup.supervisor.fleetwide import hosts
+
+        return hosts(self)
 
     def ports(self) -> PortList:
         """

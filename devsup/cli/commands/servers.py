@@ -156,18 +156,32 @@ def stop(
 Examples:
   devsup list
   devsup list --everywhere          every project of yours
+  devsup list --fleet               all hosts that share a Redis
   devsup ls -a                      ended ones, too""",
 )
 def list_(
     *,
     all: Annotated[bool, typer.Option("-a", "--all", help="Ended servers, too.")] = False,  # noqa: A002 - the flag's name
     everywhere: Annotated[bool, typer.Option("--everywhere", help="Every project.")] = False,
+    fleet: Annotated[bool, typer.Option("--fleet", help="Every host of the fleet.")] = False,
     json: Json = False,
     directory: Directory = None,
     verbose: Verbose = False,
 ) -> Call:
     """List the servers of this project (also: ls, ps)."""
     return call("list", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup hosts                      which hosts have servers in the fleet
+
+See docs/fleet.md on how hosts come into one."""
+)
+def hosts(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
+    """Show the hosts of the fleet."""
+    return call("hosts", locals())
 
 
 app.command("ls", hidden=True)(list_)

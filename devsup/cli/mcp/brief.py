@@ -55,8 +55,15 @@ def _short(node: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
     return short
 
 
+def _is_part(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    own, more = one.get("properties"), other.get("properties")
+    return bool(own and more and len(own) < len(more) and all(more.get(name) == own[name] for name in own))
+
+
 def _either(several: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return one schema of several, as a single one where all but one are null."""
+    """Return one schema of several, as a single one where all but one are null or a part of that one."""
+    # What is required is not said here: who has all the properties of another stands for that, too.
+    several = [one for one in several if not any(_is_part(one, other) for other in several)]
     others = [one for one in several if one != {"type": "null"}]
     if (
         len(others) == 1

@@ -84,6 +84,7 @@ class _Stop(_Targeted, _Ending):
 
 class _List(Arguments):
     ended: Annotated[bool, Field(description="Ended servers, too.")] = False
+    fleet: Annotated[bool, Field(description="Those of all hosts of the fleet.")] = False
 
 
 class _Logs(_Targeted):
@@ -191,7 +192,7 @@ TOOLS: dict[str, Tool] = {
             description="The servers of a project, with state, pid, port and url.",
             verb="list",
             arguments=_List,
-            options=lambda given: {"all": given.ended},
+            options=lambda given: {"all": given.ended, "fleet": given.fleet},
         ),
         Tool(
             name="get_server_logs",
