@@ -49,6 +49,7 @@ def test_the_second_host_is_told_who_runs_it_and_where(hosts: Hosts, shared_redi
     assert os.listdir(b.home / "servers") == []
     assert b("start", "api", "--json").data["reused"] is False
     fleet = a.job()["fleet"]
+    assert fleet["lease"].pop("since") > 0
     assert fleet == {
         "name": "team",
         "host": "box-a",

@@ -22,6 +22,7 @@ from devsup.redis import leases
 from devsup.redis.connection import Client
 from devsup.redis.leases import Granted
 from devsup.supervisor.view import Life, life
+from devsup.system.alarm import boottime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,15 +77,17 @@ class Leasing:
         token = hexlify(os.urandom(16)).decode()
         self._asked = token, row
         with client(self.fleet) as redis:
+            since = boottime()
             answer = self._ask(redis, row, token)
             if not isinstance(answer, Granted) and self._is_left_over(answer):
                 trace.step("the lease is that of a server of ours which is no more: taking it over")
+                since = boottime()
                 answer = self._ask(redis, row, token, instead=answer.holder["token"])
         if not isinstance(answer, Granted):
             self._asked = None
             raise self._held(answer, row)
         trace.step(f"has the lease of {row.app}, fencing number {answer.fencing}")
-        return self.membership.replace(lease=Mine(str(row.app), token, answer.fencing))
+        return self.membership.replace(lease=Mine(str(row.app), token, answer.fencing, since))
 
     def settle(self) -> None:
         """Give the lease back where the server that it was taken for has not come to be, or is no more."""
@@ -138,8 +141,9 @@ class Leasing:
             other = self.registry.row(holder.server)
             where = f"on this host, in `{other.project}`" if other is not None else "on this host"
         whose = f", for `{holder.owner}`" if holder.owner else ""
-        # The number is the time at which it was taken, unless Redis has lost time or data since.
-        since = f" since {iso(holder.fencing)}" if holder.fencing <= held.at else ""
+        # The number is the time at which it was taken, in microseconds; never before that.
+        at = min(holder.fencing // 1000, held.at)
+        since = f" since {iso(at)}"
         what = f"runs {where}{whose}{since}: {holder.url}" if holder.url else f"is starting {where}{whose}"
         return LeaseHeldElsewhere(
             f"`{row.app}` {what}",

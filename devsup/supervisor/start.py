@@ -518,7 +518,7 @@ class Starter:
                 return
             executable = commands.validate(self.plan, self.environ)
             # One that was adopted was never told of its fleet; the others keep to what they were told.
-            fleet = self._membership(now) if self._policy_of(now) is None else None
+            fleet = self._membership(now) if jobs.find(self.home.job(now.id)) is None else None
             with self._launch(now, executable, ADOPT, fleet) as hearing:
                 if hearing.wait("l", self.deadline):
                     adopted = now.guard == NO_GUARD
