@@ -96,7 +96,7 @@ class Core:
             answer = yield from self._ask("acquire", owner, ms, call)
             if answer[0] == "full":
                 raise self._exhausted(answer)
-            if _uptime() - began < ms:
+            if _uptime() - began < ms - 1:
                 return lease_of(answer, owner, ttl)
         raise self._too_late(ttl)
 
@@ -109,7 +109,7 @@ class Core:
             answer = yield from self._ask("renew", item, lease.owner, lease.fencing, until, ms)
             if answer[0] == "no":
                 raise self._not_owner(lease, answer, "renewed")
-            if _uptime() - began < ms:
+            if _uptime() - began < ms - 1:
                 return lease_of(answer, lease.owner, ttl)
         raise self._too_late(ttl)
 
@@ -277,7 +277,8 @@ def _milliseconds(ttl: float | None) -> int:
         raise UsageError(f"a ttl is a number of seconds, not {type(ttl).__name__}")
     if not math.isfinite(ttl) or not 0 < ttl <= LONGEST:
         raise UsageError(f"a ttl of {ttl:g} seconds: give more than 0 and at most {shown(LONGEST)}")
-    return max(1, math.ceil(ttl * 1000))
+    # One more: a store counts from the beginning of the millisecond in which it is asked.
+    return math.ceil(ttl * 1000) + 1
 
 
 def _ms(moment: str) -> int:
