@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.guarding import Host
 from tests.serving import LINUX_ONLY, Servers, alive, pid_at, process, script
 from tests.support import (
     ROOT,
@@ -22,7 +23,8 @@ from tests.support import (
 )
 
 if TYPE_CHECKING:
-    from tests.support import Devsup
+    from tests.redis_support import RedisServer
+    from tests.support import Devsup, Leftovers
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
 
@@ -56,7 +58,11 @@ def modules_of_a_guard() -> set[str]:
 
 @LINUX_ONLY
 def test_a_guard_loads_nothing_heavy() -> None:
-    assert HEAVY.isdisjoint(modules_of_a_guard())
+    """Nor anything for a fleet that it is not in."""
+    loaded = modules_of_a_guard()
+    assert HEAVY.isdisjoint(loaded)
+    assert not [name for name in loaded if name.startswith("devsup.redis")]
+    assert {"devsup.guard.fleet", "devsup.guard.lease", "devsup.fleet.listing"}.isdisjoint(loaded)
 
 
 #: MiB; design.md, "Budgets".
@@ -69,12 +75,54 @@ def test_a_guard_is_small(servers: Servers) -> None:
     port = free_port()
     server = servers.stand_in("web", "web", port=port)
     servers.devsup("restart", "web")
-    text = Path(f"/proc/{server['guard_pid']}/smaps_rollup").read_text()
+    rss, private = memory(server["guard_pid"])
+    assert rss <= RSS
+    assert private <= PRIVATE
+    servers.stop("web")
+
+
+def memory(pid: int) -> tuple[float, float]:
+    """Return the MiB that a process has in memory, and those of them that are its own."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     fields = dict(re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE))
     mib = {name: int(value) / 1024 for name, value in fields.items()}
-    assert mib["Rss"] <= RSS
-    assert mib["Private_Clean"] + mib["Private_Dirty"] <= PRIVATE
-    servers.stop("web")
+    return mib["Rss"], mib["Private_Clean"] + mib["Private_Dirty"]
+
+
+#: The same in a fleet; a beat is a third of its time, and costs so many ms of CPU.
+FLEET_RSS, FLEET_PRIVATE, BEAT_MS = 32.0, 20.0, 1.0
+
+
+@LINUX_ONLY
+def test_a_guard_in_a_fleet_is_small_and_wakes_once_a_beat(
+    leftovers: Leftovers, temporary: Path, shared_redis: RedisServer
+) -> None:
+    """An exclusive server's: it says that it is there, renews its lease and hears the answer."""
+    host = Host("elm", temporary, shared_redis.url, leftovers)
+    client = shared_redis.client()
+    server = host.start(client=client, ttl=1.5)
+    server.published(client, "running")
+    guard = server.guard
+
+    def cost() -> tuple[float, int]:
+        """Return the ms of CPU so far, which the kernel counts in ns, and how often it went to sleep."""
+        ran = int(Path(f"/proc/{guard}/schedstat").read_text().split()[0]) / 1e6
+        return ran, process(guard).num_ctx_switches().voluntary
+
+    def of_a_beat() -> tuple[float, float]:
+        before, began = cost(), time.monotonic()
+        time.sleep(2.0)  # the very thing that is measured
+        after, beats = cost(), (time.monotonic() - began) / 0.5
+        return (after[0] - before[0]) / beats, (after[1] - before[1]) / beats
+
+    best = [min(each) for each in zip(*(of_a_beat() for _ in range(3)), strict=True)]
+    assert best[0] <= BEAT_MS
+    # One to speak, one to hear the answer; the windows may have one beat more than they are long.
+    assert best[1] <= 2 * 5 / 4
+    rss, private = memory(guard)
+    assert rss <= FLEET_RSS
+    assert private <= FLEET_PRIVATE
+    server.stop()
 
 
 @LINUX_ONLY

@@ -116,12 +116,13 @@ class Fleet:
         self._was_up = False
         self._hears = False
         self._pending: list[_Sent] = []
+        self._outgoing: list[tuple[Any, ...]] = []
         self._trip = 0.0
         self._failures = 0
         self._trouble: str | None = None
         self.due: float | None = time.monotonic() if address is not None else None
-        #: What was published last, and what it was made of.
-        self._record: dict[str, Any] | None = None
+        #: How it was published last, and what that was made of.
+        self._record: list[Any] | None = None
         self._info: dict[str, str] | None = None
         self._of: tuple[object, ...] | None = None
         self._stale = False
@@ -152,6 +153,7 @@ class Fleet:
         before = len(self._requests)
         try:
             self._advance(ready)
+            self._flush()
         except (OSError, DevsupError) as error:
             self._fail(f"{error!r}")
         return len(self._requests) > before
@@ -238,12 +240,17 @@ class Fleet:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self._pending = []
+        self._pending, self._outgoing = [], []
 
     def _send(self, what: str, command: Sequence[Any]) -> None:
-        assert self._connection is not None
+        """Have ``command`` sent with all that there is to send now: each call of the system costs as much."""
         self._pending.append(_Sent(what, time.monotonic(), boottime(), now_ms()))
-        self._connection.send(tuple(command))
+        self._outgoing.append(tuple(command))
+
+    def _flush(self) -> None:
+        commands, self._outgoing = self._outgoing, []
+        if commands and self._connection is not None:
+            self._connection.send(*commands)
 
     # -- what is said ------------------------------------------------------------------------------
 
@@ -276,13 +283,7 @@ class Fleet:
 
     def _publish(self) -> None:
         if self._record is not None:
-            member = self._member
-            self._send(
-                "publish",
-                listing.publish(
-                    member.name, self._record, host=member.host, project=member.project, ttl=member.ttl
-                ),
-            )
+            self._send("publish", self._record)
 
     def _tell_change(self) -> None:
         self._look_at_row()
@@ -317,8 +318,11 @@ class Fleet:
         state = charge.state
         url = row.url if state not in (State.STARTING, State.RESTARTING) else None
         pid = charge.leader.pid if charge.leader is not None else None
-        self._record = public.published(row, state, pid=pid, url=url)
-        self._info = self._fields(self._record["url"])
+        shown, member = public.published(row, state, pid=pid, url=url), self._member
+        self._record = listing.publish(
+            member.name, shown, host=member.host, project=member.project, ttl=member.ttl
+        )
+        self._info = self._fields(shown["url"])
 
     def _fields(self, url: str | None) -> dict[str, str]:
         job = self._charge.job
@@ -439,8 +443,10 @@ class Fleet:
         if is_over:
             of = (None, "") if lease is None else (lease.keys.lease, lease.token)
             self._send("forget", listing.forget(member.name, self._charge.job.id, lease=of[0], token=of[1]))
+        self._flush()
         while self._pending and self._wait(deadline):
             self._answer_all(state, ended, reason=reason)
+            self._flush()
 
     def _wait(self, deadline: float) -> bool:
         """Wait for Redis, at most until ``deadline``; tell whether it said something."""
