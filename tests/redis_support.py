@@ -56,7 +56,10 @@ def server_binaries() -> list[Path]:
         spec = PathFinder.find_spec(package, sys.path)
         for folder in (spec and spec.submodule_search_locations) or ():
             found += [path for name in inside if os.access(path := Path(folder) / name, os.X_OK)]
-    return list({path.name: path for path in reversed(found)}.values())[::-1]
+    first: dict[str, Path] = {}
+    for path in found:
+        first.setdefault(path.name, path)
+    return list(first.values())
 
 
 def server_binary() -> Path | None:

@@ -5,7 +5,7 @@ A `Connection` goes by itself from its address to the moment it is up: the name 
 `getaddrinfo` cannot be told not to wait), each address tried in turn, TLS agreed on, then AUTH, HELLO 3,
 CLIENT SETNAME and SELECT sent as one. Where HELLO is refused it goes on in RESP2. It never comes back once
 closed: make a new one, which looks the name up anew. It has no clock either: whoever waits for it says for
-how long.
+how long. TLS takes some 10 ms once to read whom to trust; nothing else here ever makes a loop late.
 
 A connection or client belongs to one thread at a time. No state is shared with others.
 """
@@ -17,9 +17,10 @@ import errno
 import os
 import select
 import time
-from _thread import start_new_thread
 
+from devsup.redis import lookup
 from devsup.redis.failures import failed, words
+from devsup.redis.lookup import Lookup
 from devsup.redis.resp import PENDING, ErrorReply, Parser, ProtocolError, Push, encode
 
 TYPE_CHECKING = False
@@ -41,8 +42,6 @@ DEFAULT_TIMEOUT = 2.0
 _CHUNK = 65_536
 #: Bytes read in one `advance`: a loop has more to do than to listen to one talker.
 _GULP = 16 * _CHUNK
-#: Loopback by name, without a look-up: where Redis listens by default comes first.
-_LOCALHOST = [(_socket.AF_INET, ("127.0.0.1",)), (_socket.AF_INET6, ("::1",))]
 
 # The states, in the order they come; from each the next one or CLOSED.
 _LOOKUP, _CONNECTING, _HANDSHAKE, _GREETING, _UP, _CLOSED = range(6)
@@ -52,40 +51,6 @@ _MISSING = {
     _CONNECTING: "no connection",
     _HANDSHAKE: "no answer to TLS",
 }
-
-
-class _Lookup:
-    """A name on its way to addresses; ``fd`` is at its end when they, or the ``error``, are there."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.found: list[tuple[int, tuple[Any, ...]]] = []
-        self.error: OSError | None = None
-        self.fd, self._writer = os.pipe()
-        os.set_blocking(self.fd, False)
-        try:
-            start_new_thread(self._run, (host, port))
-        except RuntimeError as error:
-            self.error = OSError(errno.EAGAIN, str(error))
-            os.close(self._writer)
-
-    def _run(self, host: str, port: int) -> None:
-        try:
-            # As bytes where it can be: a `str` has Python load the tables of international names.
-            name = host.encode() if host.isascii() else host
-            answers = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM)
-            self.found = [(family, where) for family, _, _, _, where in answers]
-        except OSError as error:
-            self.error = error
-        except ValueError:
-            self.error = _socket.gaierror(_socket.EAI_NONAME, "no such name can be")
-        finally:
-            os.close(self._writer)
-
-    def is_done(self) -> bool:
-        try:
-            return os.read(self.fd, 1) == b""
-        except BlockingIOError:
-            return False
 
 
 class Connection:
@@ -112,7 +77,7 @@ class Connection:
         self._eager = eager
         self._socket: _socket.socket | None = None
         self._tls: Channel | None = None
-        self._lookup: _Lookup | None = None
+        self._lookup: Lookup | None = None
         self._peers: list[tuple[int, bytes | tuple[Any, ...]]] = []
         self._failure: OSError | None = None
         self._state = _CONNECTING
@@ -124,16 +89,15 @@ class Connection:
         address = self._address
         if address.path is not None:
             self._peers = [(_socket.AF_UNIX, os.fsencode(address.path))]
+        elif known := lookup.known(address.host, address.port):
+            self._peers = [*known]
         else:
-            family = _family(address.host)
-            if address.host.lower() == "localhost":
-                self._peers = [(one, (*host, address.port)) for one, host in _LOCALHOST]
-            elif family is not None:
-                self._peers = [(family, (address.host, address.port))]
-            else:
+            try:
+                self._lookup = Lookup(address.host, address.port)
                 self._state = _LOOKUP
-                self._lookup = _Lookup(address.host, address.port)
-                return
+            except OSError as error:  # no descriptor left
+                self._end(error)
+            return
         self._connect()
 
     # -- what a loop needs -------------------------------------------------------------------------
@@ -211,11 +175,11 @@ class Connection:
         assert self._lookup is not None
         if not self._lookup.is_done():
             return
-        lookup, self._lookup = self._lookup, None
-        os.close(lookup.fd)
-        if lookup.error is not None:
-            raise lookup.error
-        self._peers = list(lookup.found)
+        done, self._lookup = self._lookup, None
+        done.close()
+        if done.error is not None:
+            raise done.error
+        self._peers = [*done.found]
         self._state = _CONNECTING
         self._connect()
 
@@ -356,7 +320,7 @@ class Connection:
         self._state = _CLOSED
         self._cause = cause
         if self._lookup is not None:
-            os.close(self._lookup.fd)
+            self._lookup.close()
             self._lookup = None
         if self._socket is not None:
             self._socket.close()
@@ -364,17 +328,6 @@ class Connection:
         self._tls = None
         self._out.clear()
         self._queued.clear()
-
-
-def _family(host: str) -> int | None:
-    """Return the family that the address ``host`` is of; None where it is a name."""
-    for family in (_socket.AF_INET, _socket.AF_INET6):
-        try:
-            _socket.inet_pton(family, host)
-        except (OSError, ValueError):
-            continue
-        return family
-    return None
 
 
 class Client:
