@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from devsup.models import Row
     from tests.support import Leftovers
 
-__all__ = ["PLAIN", "SLOW", "STUBBORN", "UP", "Guarded", "Host", "ask", "asleep", "send"]
+__all__ = ["FLEET", "PLAIN", "SLOW", "STUBBORN", "UP", "Guarded", "Host", "ask", "asleep", "send"]
 
 FLEET, PROJECT = "shop", "example.org/shop"
 #: What the servers here print once they are as they should be.
@@ -289,6 +289,16 @@ class Guarded:
         entry = wait_until(found, 20)
         assert entry is not None
         return entry
+
+    def renewed_on_the_list(self, client: redis.Redis) -> None:
+        """Wait for another sign of life."""
+        before = self.entry(client)
+
+        def later() -> bool:
+            now = self.entry(client)
+            return before is not None and now is not None and now.seen_at > before.seen_at
+
+        wait_until(later, 20)
 
     def take_over(self, client: redis.Redis, token: str = "elsewhere", ttl: float = 60.0) -> int:
         """Take its lease as a start on another host does, and return the number."""

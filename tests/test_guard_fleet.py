@@ -15,7 +15,7 @@ import pytest
 
 from devsup import identity
 from devsup.clock import now_ms
-from devsup.fleet import membership, note
+from devsup.fleet import keys, membership, note
 from devsup.fleet.membership import Membership, Mine
 from devsup.guard import job as jobs
 from devsup.guard import launch
@@ -25,7 +25,7 @@ from devsup.models import Identity, State, StopClaim
 from devsup.paths import Home, ensure_home
 from devsup.registry import public, recovery
 from devsup.system.alarm import Alarm, boottime
-from tests.guarding import SLOW, STUBBORN, UP, Host, ask
+from tests.guarding import FLEET, SLOW, STUBBORN, UP, Host, ask
 from tests.registry_child import make_row
 from tests.support import free_port, server_argv, wait_until
 
@@ -321,3 +321,43 @@ def test_a_local_stop_at_the_same_time_tells_the_same(host: Host, client: redis.
     assert end.reason == "stop"
     assert end.outcome is not None
     assert end.outcome["signals"] == answer["signals"]
+
+
+def test_a_generation_that_was_restarted_meanwhile_is_not_meant(host: Host, client: redis.Redis) -> None:
+    """It is asked for while the old one goes down: the new one is none of the caller's business."""
+    server = host.start(SLOW)
+    server.published(client, "running")
+    old = server.generation
+    with ThreadPoolExecutor() as pool:
+        restarted = pool.submit(server.restart)
+        server.published(client, "restarting")
+        answer = ask(client, server, generation=old)
+        restarted.result(30)
+    assert answer is not None
+    assert (answer["outcome"], answer["error"]) == ("refused", "not_found")
+    server.published(client, "running")
+    assert server.row.generation > old
+    server.stop()
+
+
+def test_nonsense_in_the_mail_is_no_end_of_a_guard(host: Host, client: redis.Redis) -> None:
+    server = host.start(ttl=3)
+    server.published(client, "running")
+    mail = keys.mail(FLEET, server.id)
+    fine = {
+        "verb": "stop",
+        "id": "r",
+        "server": server.id,
+        "generation": 1,
+        "by": "",
+        "owner": "",
+        "sweep": 0,
+    }
+    fine |= {"may_take": 0, "grace": 1}
+    wrong = [{}, [], {**fine, "grace": "a"}, {**fine, "generation": []}, {**fine, "verb": "dance"}]
+    client.rpush(mail, *(f"9999999999999 {json.dumps(one)}" for one in wrong), "9999999999999 {", "no number")
+    client.publish(mail, "")
+    wait_until(lambda: not client.exists(mail), 20)
+    server.renewed_on_the_list(client)
+    assert "cannot" not in host.log()
+    server.stop()

@@ -20,6 +20,8 @@ __all__ = ["Stop", "answer", "post", "read_answer", "take", "taken", "wait_for_a
 
 #: Milliseconds that an answer waits for a caller that has perhaps been killed.
 _KEPT = 60_000
+#: Letters of a text in a request that count, and seconds of a grace.
+_LONGEST, _MOST_GRACE = 200, 86_400.0
 
 # ARGV: milliseconds until it is over, request. An element is the time until which it may be obeyed, and that.
 _POST = """
@@ -37,10 +39,9 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local valid = {}
 for _, element in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
-  local space = string.find(element, ' ', 1, true)
-  local left = tonumber(string.sub(element, 1, space - 1)) - now
-  if left >= 0 then
-    table.insert(valid, {left, string.sub(element, space + 1)})
+  local over, text = string.match(element, '^(%d+) (.*)$')
+  if over and tonumber(over) >= now then
+    table.insert(valid, {tonumber(over) - now, text})
   end
 end
 redis.call('DEL', KEYS[1])
@@ -99,10 +100,21 @@ def taken(reply: Any) -> list[tuple[Stop, float]]:
         try:
             fields = json.loads(text)
             if fields.pop("verb") == "stop":
-                found.append((Stop(**{name: fields[name] for name in Stop._fields}), left / 1e3))
+                found.append((_stop(fields), left / 1e3))
         except (ValueError, KeyError, TypeError):
             continue
     return found
+
+
+def _stop(fields: dict[str, Any]) -> Stop:
+    """Return what is asked, of the types that it must have: it comes from another machine."""
+    grace = fields["grace"]
+    seconds = None if grace is None else min(max(0.0, float(grace)), _MOST_GRACE)
+    texts = {name: str(fields[name])[:_LONGEST] for name in ("id", "server", "by", "owner")}
+    return Stop(
+        **texts, generation=int(fields["generation"]), may_take=fields["may_take"] is True, grace=seconds,
+        sweep=fields["sweep"] is True,
+    )  # fmt: skip
 
 
 def answer(fleet: str, request: Stop, seen: dict[str, Any]) -> list[Any]:

@@ -128,6 +128,7 @@ class Fleet:
         self._stale = False
         self._place = holding.place(identity.here(), charge.job.home)
         self._requests: list[_Request] = []
+        self._news = False
 
     # -- what the loop needs -----------------------------------------------------------------------
 
@@ -148,15 +149,18 @@ class Fleet:
         """Return how many seconds a server on its way down may still take until it is killed."""
         return float("inf") if self.lease is None else self.lease.patience()
 
-    def advance(self, ready: set[int]) -> bool:
-        """Go on; ``ready`` are the descriptors that are. True where there is a new request."""
-        before = len(self._requests)
+    def advance(self, ready: set[int]) -> None:
+        """Go on; ``ready`` are the descriptors that are. Nothing that Redis says or does makes this fail."""
         try:
             self._advance(ready)
             self._flush()
-        except (OSError, DevsupError) as error:
+        except Exception as error:  # what it says may be nonsense, in more ways than can be listed
             self._fail(f"{error!r}")
-        return len(self._requests) > before
+
+    def has_news(self) -> bool:
+        """Tell, once, whether somebody has asked for something."""
+        news, self._news = self._news, False
+        return news
 
     def meanwhile(self) -> None:
         """Go on amid something that takes its time."""
@@ -379,6 +383,7 @@ class Fleet:
             refusal = self._refusal(stop)
             if refusal is None:
                 self._requests.append(request)
+                self._news = True
             else:
                 self._refuse(request, *refusal)
 
@@ -409,6 +414,7 @@ class Fleet:
             elif now < one.until:
                 kept.append(one)
         self._requests = kept
+        self._flush()
         return kept[0].stop if kept else None
 
     # -- the end -----------------------------------------------------------------------------------
@@ -422,7 +428,7 @@ class Fleet:
         try:
             if self._connection is not None:
                 self._say_goodbye(state, ended, reason=reason, is_over=is_over)
-        except (OSError, DevsupError) as error:
+        except Exception as error:  # see `advance`
             self._fail(f"{error!r}")
         if self.lease is not None:
             self.lease.close()

@@ -89,6 +89,8 @@ class Lifetimes:
         now = time.monotonic()
         if self.ending is None:
             self.ending, self._until = reason, now + PATIENCE
+        elif self.ending == ASKED:
+            self.ending = reason  # who asked may take that back; what else there is stands
         # Whatever comes of this look, there is another one.
         self._timers.arm(IN_FLIGHT, min(now + _LOOK_AGAIN, max(now, self._until)))
         if now >= self._until:

@@ -148,8 +148,10 @@ class Guard:
         self._see_leader()
         if self.lifetimes.parent_is_gone():
             self._run_out(PARENT)
-        if self.fleet is not None and self.fleet.advance(ready):
-            self._run_out(ASKED)
+        if self.fleet is not None:
+            self.fleet.advance(ready)
+            if self.fleet.has_news() and self._request() is not None:
+                self._run_out(ASKED)
         if self.over or self.signals.stop or self.signals.look:
             self._obey()
             return
