@@ -182,7 +182,11 @@ class Busy(DevsupError):
 
 
 class LockLost(Busy):
-    """The file of a lock was replaced while it was held: somebody else may have had it too."""
+    """
+    A lock was lost while it was held: somebody else may have had it too.
+
+    The file of one between processes was replaced; one between hosts could not be renewed within its ttl.
+    """
 
 
 class Survivors(DevsupError):

@@ -2,6 +2,7 @@
 Locks for programs in which many callers do things at once: threads, tasks, processes.
 
 * ``ProcessLock``   one holder among all processes of this machine; freed by the kernel when it dies
+* ``RedisLock``     one holder among all hosts that use one Redis
 * ``RWLock``        many readers or one writer, among threads
 * ``AsyncRWLock``   the same among tasks
 * ``LockManager``   all of these by the name of what they guard, and objects that are made once
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from devsup.locks._manager import LockManager, read_lock, write_lock
     from devsup.locks._process import Hold, ProcessLock
     from devsup.locks._record import Holder
+    from devsup.locks._redis import RedisHold, RedisHolder, RedisLock
     from devsup.locks._rw import AsyncRWLock, RWLock
     from devsup.locks.appending import aappend, append
 
@@ -39,6 +41,9 @@ __all__ = [
     "LockTimeout",
     "ProcessLock",
     "RWLock",
+    "RedisHold",
+    "RedisHolder",
+    "RedisLock",
     "aappend",
     "append",
     "read_lock",
@@ -50,6 +55,7 @@ _HOMES = {
     "devsup.locks._manager": ("LockManager", "read_lock", "write_lock"),
     "devsup.locks._process": ("Hold", "ProcessLock"),
     "devsup.locks._record": ("Holder",),
+    "devsup.locks._redis": ("RedisHold", "RedisHolder", "RedisLock"),
     "devsup.locks._rw": ("AsyncRWLock", "RWLock"),
     "devsup.locks.appending": ("aappend", "append"),
 }

@@ -2,9 +2,10 @@
 Who asks for a lock, what they hold already, and whether they may have it now.
 
 One rule makes deadlocks impossible: whoever holds a lock asks only for a later one. First come locks between
-processes, by path; then named locks of this process, by name; then nameless ones, in the order in which they
-were made; then locks between processes that are made to be the last. A thread or task that breaks the rule is
-refused at once; asking for what it holds already is the plainest way to break it.
+hosts, by name; then locks between processes, by path; then named locks of this process, by name; then
+nameless ones, in the order in which they were made; then locks between processes that are made to be the
+last. A thread or task that breaks the rule is refused at once; asking for what it holds already is the
+plainest way to break it.
 
 Each thread and task changes only its own entry of the one table here, so no lock is needed. Loaded by every
 start, so it imports nothing: asyncio is looked at only where somebody else has loaded it.

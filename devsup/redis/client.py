@@ -26,8 +26,18 @@ if TYPE_CHECKING:
     from redis.retry import Retry
 
     from devsup.errors import DevsupError
+    from devsup.redis.address import Address
 
-__all__ = ["asynchronous", "package", "retry", "sync", "translate"]
+__all__ = [
+    "asynchronous",
+    "cause_of",
+    "connection_class",
+    "connection_options",
+    "package",
+    "retry",
+    "sync",
+    "translate",
+]
 
 #: Seconds to connect, and to wait for an answer. A script takes microseconds; Redis rests for tens of
 #: milliseconds when it forks, and the far side of the earth is 0.3 s away.
@@ -48,7 +58,7 @@ def sync(url: str, *, retries: int = RETRIES) -> redis.Redis:
     """
     options, library = _options(url), package()
     pool = library.ConnectionPool(
-        connection_class=_connection(library, options), retry=retry(retries), **options
+        connection_class=connection_class(library, options), retry=retry(retries), **options
     )
     client: redis.Redis = library.Redis.from_pool(pool)
     return client
@@ -67,7 +77,7 @@ def asynchronous(url: str, *, retries: int = RETRIES) -> redis.asyncio.Redis:
     from redis.backoff import ExponentialWithJitterBackoff
 
     again = Retry(ExponentialWithJitterBackoff(_LONGEST_PAUSE, _FIRST_PAUSE), retries)
-    kind = _connection(library, options)
+    kind = connection_class(library, options)
     return library.Redis.from_pool(library.ConnectionPool(connection_class=kind, retry=again, **options))
 
 
@@ -94,17 +104,21 @@ def package() -> ModuleType:
     return redis
 
 
-def _connection(library: Any, options: dict[str, Any]) -> Any:
+def connection_class(library: Any, options: dict[str, Any]) -> Any:
+    """Return the class of ``library`` (`redis` or `redis.asyncio`) for connections with such options."""
     if "path" in options:
         return library.UnixDomainSocketConnection
     return library.SSLConnection if "ssl_cert_reqs" in options else library.Connection
 
 
 def _options(url: str) -> dict[str, Any]:
-    """Return an address as redis-py's connections want it: read by us, so that both clients read it alike."""
     if not isinstance(url, str):
         raise UsageError(f"the address of Redis is a text, not {type(url).__name__}")
-    address = parse(url)
+    return connection_options(parse(url))
+
+
+def connection_options(address: Address) -> dict[str, Any]:
+    """Return an address as redis-py's connections want it: read by us, so that both clients read it alike."""
     options: dict[str, Any] = {
         "db": address.db,
         "username": address.user,
@@ -148,13 +162,16 @@ _CODES = {
 
 def translate(error: Exception, url: str) -> DevsupError:
     """Return what to raise for an error of redis-py or of the connection to ``url``."""
-    return failures.failed(parse(url), _cause(error))
+    return failures.failed(parse(url), cause_of(error))
 
 
-def _cause(error: Exception) -> str | OSError:
+def cause_of(error: Exception) -> str | OSError:
+    """Return what is behind an error of redis-py: a refusal, an error of the system, or words."""
     kind, text = type(error).__name__, str(error)
     if kind in _CODES or kind == "ResponseError" or "max number of clients" in text:
         code = _CODES.get(kind, "")
+        if "unauthenticated" in text:  # said of a command too long to be read from a stranger
+            return ErrorReply(f"NOAUTH {text}")
         if kind == "AuthenticationError" and "required" in text.lower():
             code = "NOAUTH"
         if text.partition(" ")[0].isupper() or "without any password" in text:
