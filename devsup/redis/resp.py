@@ -15,6 +15,8 @@ __all__ = ["PENDING", "ErrorReply", "Parser", "ProtocolError", "Push", "encode",
 
 #: A line (a number, a status, an error) is never longer; what is, is no Redis.
 _LINE_LIMIT = 65_536
+#: No size of a text takes more bytes.
+_SIZE_LIMIT = 32
 #: The largest text that Redis knows.
 _TEXT_LIMIT = 512 * 1024 * 1024
 #: Consumed bytes that may wait at the front of the buffer until they are cut off.
@@ -109,6 +111,8 @@ class Parser:
         :raises ProtocolError: this is no RESP; nothing more can be read from the stream
         """
         while True:
+            if self._open:
+                self._take_texts(self._open[-1])
             value = self._next()
             if value is PENDING or not self._open:
                 self._cut()
@@ -126,6 +130,24 @@ class Parser:
             else:
                 self._cut()
                 return value
+
+    def _take_texts(self, top: _Open) -> None:
+        """Take the texts that come next in ``top``, but its last element: as `_next` does, only faster."""
+        buffer, at, left = self._buffer, self._at, top.left
+        end = len(buffer)
+        try:
+            while left > 1 and at < end and buffer[at] == _BULK:
+                start = buffer.find(b"\r\n", at, at + _SIZE_LIMIT) + 2
+                if start < 2:
+                    break
+                stop = start + int(buffer[at + 1 : start - 2])
+                if stop < start or stop + 2 > end:
+                    break
+                top.items.append(buffer[start:stop].decode("utf-8", "surrogateescape"))
+                at, left = stop + 2, left - 1
+        except ValueError:
+            pass  # `_next` says what is wrong
+        self._at, top.left = at, left
 
     def _next(self) -> object:
         """Return the next value that is not a list or the like; those are opened on the way."""
