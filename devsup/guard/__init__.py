@@ -12,6 +12,8 @@ it.
 * ``book``      what it reads and writes in the registry
 * ``talk``      signals, and the pipe of the caller
 * ``endings``   the tree first, then the row
+* ``fleet``     its place on a fleet's list, and what other hosts ask of it; loaded in a fleet alone
+* ``lease``     the lease of an exclusive app
 * ``loop``      one `poll()` over signals, processes, probes and timers
 
 A guard loads all it needs before it claims its server: its own package may be removed while it runs.

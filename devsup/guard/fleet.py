@@ -5,7 +5,7 @@ One connection to Redis, part of the guard's loop. It never waits but at the ver
 what Redis does or does not do changes nothing for the server, but for an exclusive one as its lease says. A
 third of the membership's time is the beat: one burst of commands says that the server is there and renews its
 lease. In between there is something to say only when the server changes, and to do when somebody writes.
-A connection that fails, is refused or silent is made anew after a pause that doubles up to the beat.
+A connection that fails, is refused or silent is made anew after a pause that doubles, up to the beat at most.
 
 For the guard's one thread.
 """
@@ -49,10 +49,11 @@ __all__ = ["Fleet", "join"]
 
 #: Seconds for Redis to answer, the shortest and the longest; in between it is half a beat.
 _ANSWERS = (0.2, 5.0)
-#: Seconds of the first pause before another connection.
-_FIRST_PAUSE = 0.1
-#: Seconds to wait at the end for Redis to have taken it in: the least, and the most where it is far away.
-_GOODBYE = (0.1, 0.5)
+#: Seconds of the first pause before another connection, and of the longest, if a beat is longer than that.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+#: Seconds to wait at the end for Redis to say that it has heard, at least and, where it is far away, at most.
+#: What was sent it hears all the same, a frozen one when it goes on.
+_GOODBYE = (0.05, 0.5)
 #: So many of the last round trip are waited for in between.
 _GOODBYE_TRIPS = 4.0
 
@@ -111,8 +112,8 @@ class Fleet:
         shortest, longest = _ANSWERS
         self._patience = max(shortest, min(self._beat / 2, longest))
         self._connection: Connection | None = None
-        #: When a connection that is not up yet is given up.
-        self._connect_by = 0.0
+        #: When the connection was begun; it has as long to come up as an answer.
+        self._connected_at = 0.0
         self._was_up = False
         self._hears = False
         self._pending: list[_Sent] = []
@@ -183,7 +184,7 @@ class Fleet:
             if self._connection is None:
                 return
         if not connection.is_up:
-            if now >= self._connect_by:
+            if now >= self._connected_at + self._patience:
                 self._fail(f"{connection.waits_for} within {self._patience:.1f} s")
             return
         if self._pending and now >= self._pending[0].at + self._patience:
@@ -200,7 +201,7 @@ class Fleet:
     def _next(self) -> float | None:
         times = [self.due]
         if self._connection is not None:
-            times = [self._connect_by] if not self._connection.is_up else times
+            times = [self._connected_at + self._patience] if not self._connection.is_up else times
             times += [self._pending[0].at + self._patience] if self._pending else []
         return min((one for one in times if one is not None), default=None)
 
@@ -220,10 +221,18 @@ class Fleet:
 
     def _connect(self, now: float) -> None:
         assert self._address is not None
-        self._connect_by = now + self._patience
+        self._connected_at = now
         self._was_up = self._hears = False
         self._connection = Connection(self._address, name=f"devsup-guard-{self._charge.job.id}")
         self._see_closed()
+
+    def _connect_once_more(self) -> None:
+        """Connect so that what is said reaches a Redis also that does not answer now."""
+        self._close()
+        if self._address is not None:
+            self._connection = Connection(self._address, eager=True)
+            self._trip = 0.0
+            self._see_closed()
 
     def _see_closed(self) -> None:
         if self._connection is not None and self._connection.closed_why is not None:
@@ -235,7 +244,7 @@ class Fleet:
             say(f"the fleet cannot be reached: {why}")
             self._trouble = why
         self._close()
-        pause = min(_FIRST_PAUSE * 2 ** min(self._failures, 20), self._beat)
+        pause = min(_FIRST_PAUSE * 2 ** min(self._failures, 20), self._beat, _LONGEST_PAUSE)
         self._failures += 1
         # Half of it is chance: the guards of a fleet are not to come back all at once.
         self.due = time.monotonic() + pause * (0.5 + os.urandom(1)[0] / 510)
@@ -421,11 +430,13 @@ class Fleet:
 
     def finish(self, state: State, ended: Ended | None, *, reason: str, is_over: bool) -> None:
         """
-        Answer whoever asked, take the server off the list and give its lease back, where Redis is there.
+        Answer whoever asked, take the server off the list and give its lease back.
 
         Where not ``is_over``, something of the server is left: only the answers go out.
         """
         try:
+            if self._connection is None or not self._connection.is_up:
+                self._connect_once_more()
             if self._connection is not None:
                 self._say_goodbye(state, ended, reason=reason, is_over=is_over)
         except Exception as error:  # see `advance`
@@ -439,9 +450,6 @@ class Fleet:
         deadline = time.monotonic() + max(least, min(self._trip * _GOODBYE_TRIPS, most))
         lease, member = self.lease, self._member
         late = lease is not None and boottime() >= lease.until
-        while not self._was_up and self._connection is not None and not self._connection.is_up:
-            if not self._wait(deadline):
-                return
         self._answer_all(state, ended, reason=reason)
         self._take()
         if late:
