@@ -13,15 +13,19 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+import redis
 from filelock import FileLock as LibraryLock
 
 from benchmarks.measure import Figure, Installed, figure, median
-from devsup.locks import AsyncRWLock, ProcessLock
+from devsup.locks import AsyncRWLock, ProcessLock, RedisLock
+from tests.redis_support import RedisServer, missing_reason
 
 #: Uses in one burst, and bursts.
 _USES, _BURSTS = 1_000, 300
 _FILE_USES, _FILE_BURSTS = 50, 60
+_REDIS_USES, _REDIS_BURSTS = 50, 60
 
 #: Locking as a start does it, in a process that has loaded what it needs anyway: the library's own modules,
 #: one session lock, and the registry's file lock as often as a start opens the registry (17 times at most).
@@ -48,7 +52,7 @@ print(time.perf_counter() - before)
 
 def run(copy: Installed, rounds: int) -> list[Figure]:
     """Measure all figures."""
-    return [*_in_process(), *_between_processes(), *_of_commands(copy, rounds)]
+    return [*_in_process(), *_between_processes(), *_between_hosts(), *_of_commands(copy, rounds)]
 
 
 def _in_process() -> list[Figure]:
@@ -104,14 +108,43 @@ def _between_processes() -> list[Figure]:
             with theirs:
                 pass
 
-    best = [float("inf"), float("inf")]
-    for _ in range(_FILE_BURSTS):
-        for number, take in enumerate((take_ours, take_theirs)):
-            before = time.perf_counter()
-            take()
-            best[number] = min(best[number], (time.perf_counter() - before) / _FILE_USES * 1e6)
+    best = _best(take_ours, take_theirs, bursts=_FILE_BURSTS, uses=_FILE_USES)
     shutil.rmtree(folder)
     return [figure("a lock between processes (filelock)", best[0], "us", budget=1.5, reference=best[1])]
+
+
+def _best(*works: Callable[[], None], bursts: int, uses: int) -> list[float]:
+    """Return for each work the microseconds of one use in its best burst."""
+    best = [float("inf") for _ in works]
+    for _ in range(bursts):
+        for number, work in enumerate(works):
+            before = time.perf_counter()
+            work()
+            best[number] = min(best[number], (time.perf_counter() - before) / uses * 1e6)
+    return best
+
+
+def _between_hosts() -> list[Figure]:
+    """Measure one uncontended use over loopback beside that of redis-py's own lock."""
+    if missing_reason() is not None:
+        return []
+    folder = Path(tempfile.mkdtemp(prefix="bench-redis-"))
+    with RedisServer(folder).start() as server, redis.Redis(port=server.port) as client:
+        lock = RedisLock(server.url, "ours")
+
+        def take_ours() -> None:
+            for _ in range(_REDIS_USES):
+                with lock.write():
+                    pass
+
+        def take_theirs() -> None:
+            for _ in range(_REDIS_USES):
+                with client.lock("theirs", timeout=30):
+                    pass
+
+        best = _best(take_ours, take_theirs, bursts=_REDIS_BURSTS, uses=_REDIS_USES)
+    shutil.rmtree(folder)
+    return [figure("a lock between hosts (redis-py's Lock)", best[0], "us", budget=1.5, reference=best[1])]
 
 
 def _of_commands(copy: Installed, rounds: int) -> list[Figure]:
