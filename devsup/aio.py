@@ -211,10 +211,20 @@ class Supervisor:
         )  # fmt: skip
 
     async def stop_server(
-        self, target: str, *, grace: float | None = None, take_over: bool = False
+        self,
+        target: str,
+        *,
+        grace: float | None = None,
+        take_over: bool = False,
+        fleet: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109 - how long another host's guard is waited for
     ) -> StopResult:
         """Stop one server; see `devsup.Supervisor.stop`."""
-        return await _run(lambda _: self._blocking().stop_server(target, grace=grace, take_over=take_over))
+        return await _run(
+            lambda _: self._blocking().stop_server(
+                target, grace=grace, take_over=take_over, fleet=fleet, timeout=timeout
+            )
+        )
 
     async def restart_server(
         self,

@@ -21,6 +21,7 @@ __all__ = [
     "EventPage",
     "Events",
     "Finding",
+    "FleetList",
     "FleetServer",
     "Health",
     "HealthFinding",
@@ -307,11 +308,15 @@ class InitResult(Record):
 
 
 class ServerList(Record):
-    """The answer of list; of a fleet's its servers are `FleetServer`."""
+    """The answer of list."""
 
     servers: list[Server]
     unmanaged: list[Unmanaged]
     notes: list[str]
+
+
+class FleetList(ServerList):
+    """The answer of list for a fleet: its servers are `FleetServer`, and nothing is unmanaged."""
 
 
 class HostSeen(Record):

@@ -330,6 +330,8 @@ start --owner=ci web
 stop --owner ci
 stop --owner=ci --everywhere
 stop web --take-over
+stop box-b/web --fleet
+stop web :3000 --fleet --timeout=5 --take-over --grace 1 --sweep
 restart web --take-over
 adopt 4711
 ports

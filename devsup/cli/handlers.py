@@ -312,6 +312,19 @@ def _stop(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, D
             f"{what}: leave out the targets",
             hint=f"devsup stop {' '.join(map(masking.quoted, targets))}",
         )
+    if options["fleet"]:
+        if not targets:
+            raise UsageError("`--fleet` needs targets: name each server", hint="devsup list --fleet")
+        results = supervisor.stop(
+            targets, grace=options["grace"], sweep=options["sweep"], take_over=options["take_over"],
+            fleet=True, timeout=options["timeout"],
+        )  # fmt: skip
+        return results, worst(results.results)
+    if options["timeout"] is not None:
+        raise UsageError(
+            "`--timeout` is for `--fleet`: a server of this host is waited for to its end",
+            hint=f"devsup stop {' '.join(map(masking.quoted, targets)) or '--all'}",
+        )
     results = supervisor.stop(
         targets,
         everything=everything,

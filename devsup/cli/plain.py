@@ -12,6 +12,7 @@ from devsup import masking
 from devsup.cli import verbs
 from devsup.models import (
     ENDED_STATES,
+    FleetList,
     FleetServer,
     LogPage,
     Outcome,
@@ -44,7 +45,6 @@ __all__ = [
     "failure",
     "finding",
     "fleet_rows",
-    "is_fleet",
     "or_dash",
     "render",
     "rows",
@@ -241,11 +241,6 @@ def fleet_rows(listed: ServerList, *, now: float | None = None) -> tuple[list[st
     return ["HOST", "PROJECT", "APP", "STATE", "URL", "SEEN"], cells
 
 
-def is_fleet(listed: ServerList) -> bool:
-    """Tell whether it is the list of a fleet."""
-    return any(isinstance(server, FleetServer) for server in listed.servers)
-
-
 def age(time: str, now: float) -> str:
     """Return how long ago something was."""
     from datetime import datetime
@@ -254,7 +249,7 @@ def age(time: str, now: float) -> str:
 
 
 def _list(listed: ServerList, *, projects: bool) -> list[str]:
-    if is_fleet(listed):
+    if isinstance(listed, FleetList):
         heading, cells = fleet_rows(listed)
         return aligned([heading, *cells])
     heading, cells = rows(listed, projects=projects)
@@ -341,6 +336,8 @@ def _shown_command(command: object) -> str:
 def stop_line(result: StopResult) -> str:
     """Return the one line that tells what was seen of a stop."""
     name = result.server.session if result.server else result.target
+    if isinstance(result.server, FleetServer):
+        name += f" on {result.server.host}"
     if result.outcome is Outcome.ALREADY_STOPPED:
         return f"{name} already stopped"
     done = {Outcome.STOPPED: "stopped", Outcome.STOPPED_BY_OTHER: "stopped by another call"}

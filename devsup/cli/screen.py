@@ -26,6 +26,7 @@ from devsup.cli import handlers, plain, verbs
 from devsup.cli.colours import COLOURS
 from devsup.models import (
     ENDED_STATES,
+    FleetList,
     HostList,
     LogPage,
     PortList,
@@ -156,10 +157,10 @@ def _address(server: Server) -> str:
 
 
 def _listed(listed: ServerList, *, projects: bool) -> Table | Text:
+    if isinstance(listed, FleetList):
+        return _fleet(listed) if listed.servers else Text("No host has a server in the fleet.")
     if not listed.servers and not listed.unmanaged:
         return Text("No servers here. Start one: devsup start")
-    if plain.is_fleet(listed):
-        return _fleet(listed)
     return table(listed, projects=projects)
 
 

@@ -16,20 +16,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Stop", "answer", "post", "read_answer", "take", "taken", "wait_for_answer", "withdraw"]
+__all__ = [
+    "Stop",
+    "answer",
+    "look_for_answer",
+    "post",
+    "read_answer",
+    "take",
+    "taken",
+    "wait_for_answer",
+    "withdraw",
+]
 
-#: Milliseconds that an answer waits for a caller that has perhaps been killed.
+#: Milliseconds that an answer, and a request that is over, wait for a caller that has perhaps been killed.
 _KEPT = 60_000
 #: Letters of a text in a request that count, and seconds of a grace.
 _LONGEST, _MOST_GRACE = 200, 86_400.0
 
-# ARGV: milliseconds until it is over, request. An element is the time until which it may be obeyed, and that.
+# ARGV: milliseconds until it is over, request, milliseconds for which it can be taken back after that: while
+# it lies there nobody has heard of it. An element is the time until which it may be obeyed, and the request.
 _POST = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local element = string.format('%.0f %s', now + ARGV[1], ARGV[2])
 redis.call('RPUSH', KEYS[1], element)
-redis.call('PEXPIRE', KEYS[1], math.max(ARGV[1], redis.call('PTTL', KEYS[1])))
+redis.call('PEXPIRE', KEYS[1], math.max(ARGV[1] + ARGV[3], redis.call('PTTL', KEYS[1])))
 redis.call('PUBLISH', KEYS[1], '')
 return element
 """
@@ -76,7 +87,7 @@ class Stop(Record):
 def post(fleet: str, request: Stop, timeout: float) -> list[Any]:
     """Return the command that asks; its answer is what `withdraw` needs."""
     text = json.dumps({"verb": "stop", **request.asdict()}, separators=(",", ":"))
-    return ["EVAL", _POST, 1, keys.mail(fleet, request.server), round(timeout * 1e3), text]
+    return ["EVAL", _POST, 1, keys.mail(fleet, request.server), round(timeout * 1e3), text, _KEPT]
 
 
 def withdraw(fleet: str, request: Stop, element: str) -> list[Any]:
@@ -125,12 +136,20 @@ def answer(fleet: str, request: Stop, seen: dict[str, Any]) -> list[Any]:
 
 def wait_for_answer(fleet: str, request: Stop, timeout: float) -> list[Any]:
     """Return the command that waits, at most ``timeout`` seconds; see `read_answer`."""
-    return ["BLPOP", keys.answer(fleet, request.id), f"{max(timeout, 0.001):.3f}"]
+    # A millisecond is for ever on Redis 6.2, where it becomes none by rounding.
+    return ["BLPOP", keys.answer(fleet, request.id), f"{max(timeout, 0.01):.3f}"]
+
+
+def look_for_answer(fleet: str, request: Stop) -> list[Any]:
+    """Return the command that takes the answer where it is there; see `read_answer`."""
+    return ["LPOP", keys.answer(fleet, request.id)]
 
 
 def read_answer(reply: Any) -> dict[str, Any] | None:
-    """Read what the guard saw; None where nothing came."""
-    if not reply:
-        return None
-    seen: dict[str, Any] = json.loads(reply[1])
-    return seen
+    """Read what the guard saw; None where nothing came, or what is none."""
+    text = reply if isinstance(reply, str) or not reply else reply[1]
+    try:
+        seen = json.loads(text or "null")
+    except ValueError:
+        return {}
+    return seen if isinstance(seen, dict) else None

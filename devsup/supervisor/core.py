@@ -367,6 +367,8 @@ class Supervisor(Looking):
         sweep: bool = False,
         owner: str | None = None,
         take_over: bool = False,
+        fleet: bool = False,
+        timeout: float | None = None,
     ) -> StopResults:
         """
         Stop ``targets``, or ``everything`` that runs in this project (or ``everywhere``) at this moment.
@@ -375,9 +377,22 @@ class Supervisor(Looking):
         others; so is the refusal of what is somebody else's, unless the caller means to ``take_over``.
         ``grace`` is in seconds from SIGTERM to SIGKILL, by default the app's own, else 5; ``sweep`` also ends
         what the servers have started and shared with others.
+
+        With ``fleet`` the targets are servers of all hosts, `[HOST/]NAME`; their guards get ``timeout``
+        seconds to answer, by default 30, or 15 more than ``grace``.
+
+        :raises UsageError: no fleet is configured
+        :raises FleetUnreachable: its Redis cannot be asked; nothing was done
         """
         loops.refuse("Supervisor.stop", "devsup.aio.Supervisor.stop_server(...)")
         from devsup.apps import owner as owners
+
+        if fleet:
+            from devsup.supervisor.elsewhere import stop_in_fleet
+
+            return stop_in_fleet(
+                self, targets, timeout=timeout, grace=grace, sweep=sweep, take_over=take_over
+            )
         from devsup.supervisor.stop import stop_all_of
 
         whose = owners.clean(owner) if owner is not None else None
@@ -524,9 +539,18 @@ class Supervisor(Looking):
             idle_timeout=idle_timeout, ttl=ttl, with_parent=with_parent,
         )  # fmt: skip
 
-    def stop_server(self, target: str, *, grace: float | None = None, take_over: bool = False) -> StopResult:
+    def stop_server(
+        self,
+        target: str,
+        *,
+        grace: float | None = None,
+        take_over: bool = False,
+        fleet: bool = False,
+        timeout: float | None = None,
+    ) -> StopResult:
         """Stop one server; see `stop`."""
-        return self.stop([target], grace=grace, take_over=take_over).results[0]
+        stopped = self.stop([target], grace=grace, take_over=take_over, fleet=fleet, timeout=timeout)
+        return stopped.results[0]
 
     def restart_server(
         self,

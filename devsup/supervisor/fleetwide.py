@@ -13,7 +13,7 @@ from devsup import identity
 from devsup.clock import iso, now_ms
 from devsup.errors import UsageError
 from devsup.fleet import listing, settings
-from devsup.models import FleetServer, HostList, HostSeen, Server, ServerList, State
+from devsup.models import FleetList, FleetServer, HostList, HostSeen, Server, State
 from devsup.records import Record
 from devsup.registry import Registry
 
@@ -81,7 +81,7 @@ def look(supervisor: Looking, client: Client, fleet: Settings, config: Config | 
     return Seen(entries, own, project, ahead)
 
 
-def fleet_list(supervisor: Looking) -> ServerList:
+def fleet_list(supervisor: Looking) -> FleetList:
     """Return the servers of all hosts; see `Supervisor.list`."""
     from devsup.supervisor.leasing import client
 
@@ -89,7 +89,7 @@ def fleet_list(supervisor: Looking) -> ServerList:
     with client(fleet) as redis:
         seen = look(supervisor, redis, fleet, config)
     servers: list[Server] = [one for entry in seen.entries if (one := shown(entry, seen)) is not None]
-    return ServerList(servers, [], list(supervisor.notes))
+    return FleetList(servers, [], list(supervisor.notes))
 
 
 def hosts(supervisor: Looking) -> HostList:

@@ -94,16 +94,16 @@ def stop_all_of(
 
                 check(target.row.cwd, within)
         except DevsupError as error:
-            results[index] = _refusal(text, error)
+            results[index] = refusal(text, error)
             continue
         key = (target.row.id, target.row.generation)
         if key in first_of:
             same[index] = first_of[key]
             continue
         first_of[key] = index
-        refusal = refuse(target.row) if refuse is not None and not target.ended else None
-        if refusal is not None and view.life(target.row) in _LIVING:
-            results[index] = _refusal(text, refusal)
+        refused = refuse(target.row) if refuse is not None and not target.ended else None
+        if refused is not None and view.life(target.row) in _LIVING:
+            results[index] = refusal(text, refused)
             continue
         # Two descriptors each; beyond what the limit leaves, targets are looked at every 20 ms instead.
         may_wait = 2 * len(stops) < os.sysconf("SC_OPEN_MAX") - _OTHER_FILES
@@ -534,7 +534,8 @@ _REFUSALS = {
 }
 
 
-def _refusal(text: str, error: DevsupError) -> StopResult:
+def refusal(text: str, error: DevsupError) -> StopResult:
+    """Return the result of a target that was left alone because of ``error``."""
     outcome = _REFUSALS.get(error.code, Outcome.FAILED)
     return StopResult(
         target=text,

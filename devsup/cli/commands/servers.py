@@ -120,6 +120,7 @@ Examples:
   devsup stop 4711 :8081            by pid, by port
   devsup stop --all                 everything of this project
   devsup stop --owner ci            everything that `ci` has started here
+  devsup stop box-b/web --fleet     on another host of the fleet
 
 A process that devsup did not start is refused, never signalled. So is another
 owner's server, unless a person asks at a terminal or with --take-over."""
@@ -128,7 +129,9 @@ def stop(
     targets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TARGET", help="Apps, sessions, pids or :ports.", autocompletion=complete.targets
+            metavar="TARGET",
+            help="Apps, sessions, pids or :ports; with --fleet also HOST/NAME.",
+            autocompletion=complete.targets,
         ),
     ] = None,
     *,
@@ -142,6 +145,10 @@ def stop(
         str | None, typer.Option("--owner", metavar="NAME", help="Every server of this owner.")
     ] = None,
     take_over: TakeOver = False,
+    fleet: Annotated[bool, typer.Option("--fleet", help="On all hosts of the fleet.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", metavar="S", help="Seconds for other hosts (30).")
+    ] = None,
     json: Json = False,
     directory: Directory = None,
     verbose: Verbose = False,
