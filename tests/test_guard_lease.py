@@ -8,6 +8,7 @@ test needs a lease that is not lost, it has one of several seconds.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -23,7 +24,7 @@ from devsup.models import State
 from devsup.redis import leases
 from devsup.redis.leases import Granted
 from devsup.system.alarm import boottime
-from tests.guarding import STUBBORN, Host, asleep, send
+from tests.guarding import SLOW, STUBBORN, Host, asleep, send
 from tests.redis_support import Proxy
 from tests.support import wait_until
 
@@ -390,6 +391,24 @@ def test_the_time_that_a_machine_slept_counts(hosts: Hosts, on_lost: str) -> Non
         assert (server.fencing(), runs(server)) == (fencing, True)
         server.stop()
     wait_until(lambda: server.lease(client) == {})
+
+
+@pytest.mark.parametrize("on_lost", ["keep", "stop"])
+def test_a_server_that_takes_its_time_to_end_has_its_lease_for_so_long(hosts: Hosts, on_lost: str) -> None:
+    """Longer than the lease is held without a renewal; and while it is renewed nobody is in a hurry."""
+    client = hosts.client
+    code = SLOW.replace("0.5", "2.5")
+    server = hosts.host().start(code, client=client, ttl=1.5, on_lost=on_lost, policy={"grace": 20.0})
+    server.published(client, "running")
+    watch = Watch(server)
+    os.kill(server.guard, signal.SIGTERM)
+    met = set()
+    while not watch.gone:
+        met.add(bool(client.exists(server.keys.lease)) or not watch.process.is_running())
+        time.sleep(0.02)
+    assert met == {True}
+    assert (server.ended().outcome or {})["signals"] == ["SIGTERM"]
+    wait_until(lambda: not client.exists(server.keys.lease))
 
 
 def test_a_restart_does_not_outlive_the_lease(hosts: Hosts) -> None:

@@ -174,5 +174,9 @@ def place(found: Found) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """Write a line to the guard's own log, which is descriptor 2."""
-    os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n".encode(errors="replace"))
+    """Write a line to the guard's own log, which is descriptor 2; a full disk is no reason to fail."""
+    line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n"
+    try:
+        os.write(2, line.encode(errors="replace"))
+    except OSError:
+        return

@@ -49,6 +49,8 @@ class Lease:
         self._findings: dict[str, str] = {}
         self._renewed_at: int | None = None
         self._expires_at: int | None = None
+        #: Why the note could not be written the last time.
+        self._unnoted: str | None = None
         self._note = Note(book.home, charge.job.id)
         self.alarm = Alarm()
         self.until = self._first_until()
@@ -181,8 +183,11 @@ class Lease:
                 held=self.held, fencing=self.fencing, until=self.until,
                 renewed_at=self._renewed_at, expires_at=self._expires_at,
             )  # fmt: skip
+            self._unnoted = None
         except OSError as error:
-            say(f"cannot note its lease: {error}")
+            if str(error) != self._unnoted:
+                say(f"cannot note its lease: {error}")
+            self._unnoted = str(error)
         over = self.until - (self.margin if self.stops else 0.0)
         self.alarm.set(over if self.held else None)
 

@@ -244,6 +244,8 @@ _LIFETIMES = {
     "ttl": ": its `ttl` was over",
     "idle": ": nobody used it",
     "parent_gone": ": the process of `--with-parent` has ended",
+    "fleet": ": another host asked for it",
+    "lease_lost": ": its lease in the fleet was lost",
 }
 
 

@@ -83,6 +83,16 @@ def _of_server(
     return entries, _next(supervisor, row, server, alive)
 
 
+#: Why a server is ended that nobody here has asked to be: the reasons of its guard.
+_ENDS = {
+    "ttl": "its time was over",
+    "idle": "nobody used it any more",
+    "parent_gone": "the process that it was started for had ended",
+    "fleet": "somebody on another host asked for its stop",
+    "lease_lost": "its lease in the fleet was lost",
+}
+
+
 def _told(one: Event, row: Row) -> str:
     """Return an event as a sentence."""
     reason, by = one.reason, f" by {_who(one.by)}" if one.by else ""
@@ -92,7 +102,7 @@ def _told(one: Event, row: Row) -> str:
     texts = {
         "started": f"started by {row.owner or 'somebody'}{pid}: `{brief(masking.shown(row.command))}`",
         "ready": f"answered{f' on {row.url}' if row.url and one.generation == row.generation else ''}",
-        "stopping": f"somebody asked for its {reason or 'stop'}{by}",
+        "stopping": _ENDS.get(reason or "") or f"somebody asked for its {reason or 'stop'}{by}",
         "stopped": f"stopped{by}{because}",
         "exited": f"ended by itself{exit_}{because}",
         "crashed": f"ended by itself{exit_}, which nobody asked for{because}",
