@@ -458,10 +458,16 @@ class Metrics(Record):
 
 
 class StatusResult(Record):
-    """The answer of status: the server and the living processes of its tree."""
+    """
+    The answer of status: the server and the living processes of its tree.
+
+    ``lease`` is ``{"state", "token", "fencing", "expires_at", "renewed_at"}`` of an exclusive app, its state
+    "held" or "lost" and its token masked; None for others.
+    """
 
     server: Server
     processes: list[dict[str, Any]]
+    lease: dict[str, Any] | None
     notes: list[str]
 
 

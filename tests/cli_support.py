@@ -266,7 +266,9 @@ class StandIn:
     def status(self, *args: Any) -> StatusResult:
         """Show one server."""
         self._asked("status", *args)
-        return StatusResult(self.server, [{"pid": 4711, "ppid": 4710, "command": "node next dev"}], [])
+        processes = [{"pid": 4711, "ppid": 4710, "command": "node next dev"}]
+        lease = {"state": "held", "token": "***", "fencing": 17, "expires_at": None, "renewed_at": None}
+        return StatusResult(self.server, processes, lease, [])
 
     def url(self, *args: Any) -> dict[str, Any]:
         """Say where it listens."""

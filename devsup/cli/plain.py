@@ -320,6 +320,9 @@ def _status(result: StatusResult) -> list[str]:
         ("owner", server.owner),
     ]
     lines = [f"{name:<9} {value}" for name, value in pairs if value is not None]
+    if (lease := result.lease) is not None:
+        until = f" until {lease['expires_at']}" if lease["state"] == "held" and lease["expires_at"] else ""
+        lines.append(f"lease     {lease['state']}{until} (fencing {lease['fencing']})")
     return lines + [
         f"process   {process.get('pid')} {_shown_command(process.get('command'))}"
         for process in result.processes

@@ -196,11 +196,14 @@ class Looking:
         from devsup.supervisor.view import tree_of
 
         found, alive = self._find(target)
-        processes = []
+        processes, lease = [], None
         if alive in (Life.LIVE, Life.ORPHANED):
+            from devsup.fleet import note
+
+            lease = note.shown(self.home, found.row.id)
             infos = trees.members(tree_of(found.row), full=True)
             processes = [{"pid": info.pid, "ppid": info.ppid, "command": trees.show(info)} for info in infos]
-        return StatusResult(server_of(found.row, alive), processes, found.notes)
+        return StatusResult(server_of(found.row, alive), processes, lease, found.notes)
 
     def url(self, target: str) -> dict[str, str | int | None]:
         """

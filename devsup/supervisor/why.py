@@ -13,6 +13,7 @@ from devsup import identity, masking, ports, system
 from devsup import tree as trees
 from devsup.clock import iso, now_ms
 from devsup.errors import DevsupError, NotFound, NotOurs
+from devsup.fleet import note
 from devsup.masking import quoted
 from devsup.models import Row, State, Story, StoryEntry
 from devsup.registry import Registry
@@ -71,7 +72,7 @@ def _of_server(
     supervisor: Supervisor, registry: Registry, row: Row, alive: Life
 ) -> tuple[list[StoryEntry], str]:
     server = server_of(row, alive)
-    events = [one for one in registry.events(limit=100_000, project=row.project) if one.server == row.id]
+    events = [one for one in registry.events(limit=100_000, project=row.project) if _is_of(one, row)]
     entries = [StoryEntry(iso(one.time), _told(one, row), "event") for one in events[-_EVENTS:]]
     if not any(one.type in ("started", "adopted") for one in events[-_EVENTS:]):
         text = f"started by {row.owner or 'somebody'}: `{brief(masking.shown(row.command))}` in `{row.cwd}`"
@@ -80,6 +81,10 @@ def _of_server(
     if server.state in (State.CRASHED, State.EXITED, State.UNHEALTHY, State.STARTING, State.LOST):
         entries += _log(row, ended=ended)
     entries.append(StoryEntry(iso(now_ms()), _state(row, server, alive), "system"))
+    lease = note.shown(supervisor.home, row.id) if not ended else None
+    if lease is not None:
+        held = f"held until {lease['expires_at']}" if lease["state"] == "held" else "lost"
+        entries.append(StoryEntry(iso(now_ms()), f"its lease in the fleet is {held}", "system"))
     return entries, _next(supervisor, row, server, alive)
 
 
@@ -91,6 +96,11 @@ _ENDS = {
     "fleet": "somebody on another host asked for its stop",
     "lease_lost": "its lease in the fleet was lost",
 }
+
+
+def _is_of(one: Event, row: Row) -> bool:
+    """Tell whether ``row``'s server is what an event is about; a finding names it in its id."""
+    return one.server == row.id or str((one.details or {}).get("id", "")).endswith(f":{row.id}")
 
 
 def _told(one: Event, row: Row) -> str:
@@ -111,6 +121,7 @@ def _told(one: Event, row: Row) -> str:
         "adopted": f"taken over by a guard or an `adopt`{pid}{because}",
         "lost": f"lost{because or ': the machine or container that it ran on has ended'}",
         "recovered": f"found again{because}",
+        "finding": (reason or "") if (one.details or {}).get("open") else f"no longer so: {reason}",
     }
     return texts.get(one.type, f"{one.type}{because}")
 
