@@ -411,6 +411,28 @@ def test_a_server_that_takes_its_time_to_end_has_its_lease_for_so_long(hosts: Ho
     wait_until(lambda: not client.exists(server.keys.lease))
 
 
+#: Without the descriptor of the clock, and with nothing but that.
+WAKES = {
+    "no descriptor": """
+from devsup.system.alarm import Alarm
+Alarm.__init__ = lambda self: setattr(self, "fd", None)
+""",
+    "no timer": "from devsup.guard.fleet import Fleet\nFleet.wakes_at = None",
+}
+
+
+@pytest.mark.parametrize("without", WAKES)
+def test_either_clock_wakes_a_guard_in_time(hosts: Hosts, without: str) -> None:
+    client = hosts.client
+    server = hosts.host().start(client=client, ttl=1.5, on_lost="stop", code=WAKES[without])
+    watch = Watch(server)
+    wait_until(lambda: server.shown()["renewed_at"] is not None)
+    hosts.proxy.refuse()
+    until, gone = watch.result()
+    assert until - 1.5 < gone < until
+    assert server.ended().reason == "lease_lost"
+
+
 def test_a_restart_does_not_outlive_the_lease(hosts: Hosts) -> None:
     """It is lost while the old run ends, and nothing is started after that."""
     client, host = hosts.client, hosts.host()
