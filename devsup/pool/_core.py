@@ -82,8 +82,10 @@ class Item(Record):
 class Core:
     """One pool as its callers see it; any number of threads and tasks may use it at once."""
 
-    def __init__(self, name: str, items: Iterable[str | int] | None) -> None:
+    def __init__(self, name: str, items: Iterable[str | int] | None, *, shown: bool = True) -> None:
+        """Check what is given; `devsup pool` shows it where that is what it is told of."""
         self.name = check_name(name)
+        self._look = f"devsup pool {masking.quoted(name)}" if shown else None
         self._offered = None if items is None else _offered(name, items)
         #: Which life of the name we have put our items into; empty: none yet.
         self._life = ""
@@ -166,14 +168,14 @@ class Core:
         if len(answer) == 1:
             return PoolExhausted(
                 f"the pool `{shown_name}` has no items",
-                hint=f"devsup pool {masking.quoted(self.name)} add ITEM",
+                hint=self._look and f"{self._look} add ITEM",
                 details={"pool": self.name, "item": None, "owner": None, "free_at": None},
             )
         item, owner, until = answer[1:]
         return PoolExhausted(
             f"every item of the pool `{shown_name}` is held; the next lease to end is that of"
             f" `{masking.text(str(decoded(item)))}` at {iso(until)}, of `{masking.text(owner or '?')}`",
-            hint=f"devsup pool {masking.quoted(self.name)}",
+            hint=self._look or "ask again then, or give the pool more items",
             details={"pool": self.name, "item": decoded(item), "owner": owner, "free_at": iso(until)},
         )
 
@@ -183,7 +185,7 @@ class Core:
         return NotOwner(
             f"the lease of `{masking.text(str(lease.item))}` with the number {lease.fencing} cannot be"
             f" {what}: it is over, or not of `{masking.text(lease.owner)}`; {who}",
-            hint=f"devsup pool {masking.quoted(self.name)}",
+            hint=self._look or "acquire another item",
             details={"pool": self.name, "item": lease.item, "owner": by, "fencing": lease.fencing},
         )
 
@@ -197,7 +199,7 @@ class Core:
         """Return the error for an item that the pool does not have."""
         return NotFound(
             f"the pool `{masking.text(self.name)}` has no `{masking.text(str(item))}`",
-            hint=f"devsup pool {masking.quoted(self.name)}",
+            hint=self._look,
         )
 
 
