@@ -7,6 +7,7 @@ What this kind of lock shares with the others stands in test_locks.py.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pickle
 import random
@@ -438,6 +439,16 @@ def test_redis_that_is_away_is_told_in_time(redis_server: RedisServer, use: Use)
         assert time.monotonic() - before < 8
     finally:
         redis_server.resume()
+
+
+def test_what_the_caller_is_handling_is_not_taken_for_the_cause(use: Use) -> None:
+    """Nor is one of several addresses of a name, told in a way of asyncio's own."""
+    for host in ("127.0.0.1", "localhost"):
+        try:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        except BlockingIOError:
+            with pytest.raises(FleetUnreachable, match="connection refused"):
+                use(RedisLock(f"redis://{host}:{free_port()}", "shop"), 0, lambda _: None)
 
 
 def test_leaving_without_redis_keeps_the_body_s_own_error(redis_server: RedisServer, use: Use) -> None:
