@@ -35,7 +35,6 @@ EFFECTS = {
     "metrics": "read",
     "monitor": "write",
     "open": "write",
-    "pool": "write",
     "ports": "read",
     "prune": "destructive",
     "restart": "destructive",

@@ -29,7 +29,6 @@ from devsup.models import (
     FleetList,
     HostList,
     LogPage,
-    PoolList,
     PortList,
     PruneResult,
     ServerList,
@@ -183,7 +182,6 @@ _NOTHING = (
     (StopResults, "results", "Nothing to stop."),
     (PruneResult, "pruned", "Nothing is left behind."),
     (HostList, "hosts", "No host has a server in the fleet."),
-    (PoolList, "pools", "No pool here. Make one: devsup pool NAME add ITEM"),
     (PortList, "ports", "Nobody listens on a port of this project."),
 )
 
