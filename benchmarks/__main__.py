@@ -1,7 +1,7 @@
 """
 Run the benchmarks: ``python -m benchmarks [--json] [--rounds N] [NAME ...]``.
 
-The names are ``commands``, ``lifecycle``, ``guards``, ``growth``, ``locks``, ``pool``, ``real`` and
+The names are ``commands``, ``fleet``, ``lifecycle``, ``guards``, ``growth``, ``locks``, ``real`` and
 ``registry``; all of them by default.
 The exit status says whether every budget was kept.
 """
@@ -17,16 +17,16 @@ from typing import cast
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import commands, growth, guards, lifecycle, locks, pools, real, registry
+from benchmarks import commands, fleet, growth, guards, lifecycle, locks, real, registry
 from benchmarks.measure import Figure, Installed, installed
 
 PARTS: dict[str, Callable[[Installed, int], list[Figure]]] = {
     "commands": commands.run,
+    "fleet": fleet.run,
     "lifecycle": lifecycle.run,
     "guards": guards.run,
     "growth": growth.run,
     "locks": locks.run,
-    "pool": pools.run,
     "real": real.run,
     "registry": lambda _copy, _rounds: cast("list[Figure]", registry.run()),
 }

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Figure, Installed, figure, paired
+from benchmarks.measure import ROOT, Figure, Installed, figure, median, paired
 
 HELLO = """\
 import typer
@@ -40,7 +40,7 @@ def run(copy: Installed, rounds: int) -> list[Figure]:
 
 
 def listing(copy: Installed, rounds: int, what: str, command: list[str]) -> list[Figure]:
-    """Measure `list` with 1 and 100 servers of one sort."""
+    """Measure `list` with 1 and 100 servers of one sort, and `doctor` with the hundred."""
     figures = []
     for first, count in ((0, 1), (1, 100)):
         for number in range(first, count):
@@ -52,6 +52,8 @@ def listing(copy: Installed, rounds: int, what: str, command: list[str]) -> list
         )
         name = f"list --json, {count} {what}"
         figures.append(figure(name, value * 1e3, "ms", budget=3, reference=bare * 1e3))
+    healthy = median(lambda: copy.devsup("doctor", "--json").wall, rounds=min(rounds, 5))
+    figures.append(figure(f"doctor --json, 100 {what}", healthy * 1e3, "ms", budget=1000))
     copy.devsup("stop", "--all", "--json")
     return figures
 
