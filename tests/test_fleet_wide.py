@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 
 from devsup import Supervisor
 from devsup.aio import Supervisor as Async
+from devsup.cli import lane, screen
 from devsup.errors import Ambiguous, NotFound, UsageError
 from devsup.fleet import listing
 from devsup.fleet.listing import Entry
+from devsup.models import FleetList
 from devsup.supervisor import elsewhere, fleetwide
 from tests.cli_support import make_server
 from tests.fleet_support import lease_of
@@ -203,15 +207,33 @@ def test_a_thousand_servers_are_one_round_trip_and_no_key_is_searched_for(
         monkeypatch.chdir(a.project)
         for name, value in a.environ.items():
             monkeypatch.setenv(name, str(value))
-        for call in (["list", "--fleet", "--json"], ["hosts", "--json"]):
-            own, others = loaded(call, a.project)
-            from devsup.cli import lane
-
-            assert others <= lane.ALLOWED, others
-            assert not {"devsup.cli.app", "devsup.supervisor.start", "devsup.guard.loop"} & own
+        calls = (["list", "--fleet"], ["hosts"], ["stop", "x/y", "--fleet"], ["start", "web"])
+        for words in calls:
+            own, others = loaded([*words, "--json"], a.project)
+            assert others <= lane.ALLOWED, words
+            assert not {"devsup.cli.app", "devsup.guard.loop"} & own, words
+            assert ("devsup.supervisor.start" in own) == (words[0] == "start"), words
+        assert a("stop", "web").code == 0
     with shared_redis.client() as redis:
         used = set(redis.info("commandstats"))
     assert not {"cmdstat_keys", "cmdstat_scan", "cmdstat_hscan"} & used
+
+
+@pytest.mark.parametrize("width", [80, 70])
+def test_the_table_of_a_fleet_fits_a_terminal(width: int) -> None:
+    """Names are cut; where a server is, and when it was seen, are not."""
+    long = "a-name-that-somebody-has-given-without-thinking-of-terminals"
+    servers: list[Any] = [
+        fleetwide.shown(entry(host, app, project=app, url="http://localhost:3000", cwd="/", log="/l"), seen())
+        for host, app in ((long, "web"), ("box", long), (long, long))
+    ]
+    listed = FleetList(servers, [], [])
+    page = Console(width=width, file=io.StringIO(), force_terminal=False)
+    page.print(screen._listed(listed, projects=False))
+    lines = page.file.getvalue().splitlines()  # type: ignore[attr-defined] # it is the StringIO above
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= width
+    assert all("http://localhost:3000" in line and line.rstrip().endswith(" ago") for line in lines[1:])
 
 
 # -- stopped from elsewhere --------------------------------------------------------------------------------

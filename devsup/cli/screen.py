@@ -169,10 +169,11 @@ def _fleet(listed: ServerList) -> Table:
     heading, rows = plain.fleet_rows(listed)
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for name in heading:
-        grid.add_column(name, no_wrap=True, min_width=6 if name in ("HOST", "PROJECT", "APP") else None)
+        cut = name in ("HOST", "PROJECT", "APP")
+        grid.add_column(name, no_wrap=not cut, min_width=4 if cut else None)
     for server, (*names, state, url, seen) in zip(listed.servers, rows, strict=True):
         colour = COLOURS.get(server.state, "dim")
-        others = (Text(plain.clean(cell), overflow="ellipsis") for cell in (url, seen))
+        others = (Text(plain.clean(cell)) for cell in (url, seen))
         grid.add_row(*map(_cut, names), Text(state, style=colour), *others)
     return grid
 

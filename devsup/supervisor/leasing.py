@@ -15,7 +15,7 @@ from binascii import hexlify
 
 from devsup import identity, trace
 from devsup.clock import iso
-from devsup.errors import FleetUnreachable, LeaseHeldElsewhere
+from devsup.errors import DevsupError, FleetUnreachable, LeaseHeldElsewhere
 from devsup.fleet import holding, keys
 from devsup.fleet.membership import Mine
 from devsup.redis import leases
@@ -67,16 +67,18 @@ class Leasing:
         #: The token and the server for which a lease may have been taken: the answer can be lost.
         self._asked: tuple[str, Row] | None = None
 
-    def take(self, row: Row) -> Membership:
+    def take(self, row: Row, deadline: float) -> Membership:
         """
-        Return what the server of ``row`` is to its fleet, with its lease.
+        Return what the server of ``row`` is to its fleet, with its lease; ``deadline`` is that of the start.
 
         :raises LeaseHeldElsewhere: another server has it
         :raises FleetUnreachable: Redis cannot be asked, or refuses
         """
         token = hexlify(os.urandom(16)).decode()
         self._asked = token, row
-        with client(self.fleet) as redis:
+        # A start that has used up its time by waiting for others still gets an answer, if there is one.
+        timeout = min(_TIMEOUT, max(_LAST_TIMEOUT, deadline - time.monotonic()))
+        with client(self.fleet, timeout) as redis:
             since = boottime()
             answer = self._ask(redis, row, token)
             if not isinstance(answer, Granted) and self._is_left_over(answer):
@@ -94,14 +96,15 @@ class Leasing:
         if self._asked is None:
             return
         token, row = self._asked
-        now = self.registry.row(row.id)
-        if now is not None and life(now) not in (Life.DEAD, Life.ENDED):
-            return  # its guard has it
-        self._asked = None
         try:
+            now = self.registry.row(row.id)
+            if now is not None and life(now) not in (Life.DEAD, Life.ENDED):
+                return  # its guard has it
+            self._asked = None
             with client(self.fleet, _LAST_TIMEOUT) as redis:
                 redis.call(*leases.release(self._keys(row), token))
-        except FleetUnreachable as error:
+        except DevsupError as error:
+            # What made the start fail is what its caller is to hear.
             trace.step(f"the lease is over by itself: {error}")
 
     def _keys(self, row: Row) -> leases.Keys:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 
+from devsup.fleet import note
 from devsup.locks import _seeing
 from devsup.models import State
 from devsup.registry import Registry
@@ -43,12 +44,19 @@ def metrics(supervisor: Supervisor) -> str:
     ended = [row for project in registry.projects() for row in registry.ended(project=project, limit=_ENDS)]
     usages = Meter(supervisor, everywhere=True).look()
     states = [one.server.state for one in known]
+    held = [
+        lease["state"] for one in known
+        if one.life in ("live", "orphaned") and (lease := note.shown(supervisor.home, one.row.id)) is not None
+    ]  # fmt: skip
     text = [
         _family("devsup_servers", "gauge", "Servers by state.", None, (
             ("", {"state": state.value}, states.count(state)) for state in State
         )),
         _family("devsup_servers_unguarded", "gauge", "Servers that run without their guard.", None, (
             ("", {}, sum(one.life == "orphaned" for one in known)),
+        )),
+        _family("devsup_leases", "gauge", "Leases of exclusive apps that run here.", None, (
+            ("", {"state": state}, held.count(state)) for state in ("held", "lost")
         )),
         _family("devsup_server_memory_bytes", "gauge", "Resident memory of a server and its tree.", "bytes", (
             ("", _labels(one.server), one.memory) for one in usages if one.memory is not None

@@ -420,7 +420,7 @@ class Starter:
 
         if self.leasing is None:
             self.leasing = Leasing(self.home, self.registry, *self.fleet)
-        return self.leasing.take(row)
+        return self.leasing.take(row, self.deadline)
 
     def _spawn(self, row: Row, executable: str, fleet: Membership | None) -> Hearing:
         """Start the guard; return once the server is recorded, or its guard has ended."""
