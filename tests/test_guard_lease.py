@@ -327,6 +327,23 @@ def test_of_two_hosts_that_are_cut_off_none_serves_beyond_its_lease(hosts: Hosts
         assert (end.outcome or {})["signals"] == ["SIGTERM", "SIGKILL"]
 
 
+def test_a_frozen_redis_ends_it_in_time_and_hears_of_that_when_it_goes_on(hosts: Hosts) -> None:
+    """What the guard had said before is heard then, too: it is not to bring back what has ended."""
+    client = hosts.client
+    server = hosts.host(url=hosts.server.url).start(client=client, ttl=2, on_lost="stop")
+    server.published(client, "running")
+    watch = Watch(server)
+    hosts.server.pause()
+    until, gone = watch.result()
+    assert until - 2 < gone < until
+    assert server.ended().reason == "lease_lost"
+    wait_until(server.host.nobody_is_left)
+    hosts.server.resume()
+    wait_until(lambda: server.lease(client) == {} and server.entry(client) is None)
+    time.sleep(0.2)  # nothing comes after it
+    assert (server.lease(client), server.entry(client)) == ({}, None)
+
+
 def test_a_guard_that_slept_too_long_ends_its_server_before_anything_else(hosts: Hosts) -> None:
     client, host = hosts.client, hosts.host()
     server = host.start(STUBBORN, client=client, ttl=1.5, on_lost="stop")

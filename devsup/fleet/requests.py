@@ -121,11 +121,15 @@ def _stop(fields: dict[str, Any]) -> Stop:
     """Return what is asked, of the types that it must have: it comes from another machine."""
     grace = fields["grace"]
     seconds = None if grace is None else min(max(0.0, float(grace)), _MOST_GRACE)
-    texts = {name: str(fields[name])[:_LONGEST] for name in ("id", "server", "by", "owner")}
+    texts = {name: _printable(str(fields[name])) for name in ("id", "server", "by", "owner")}
     return Stop(
         **texts, generation=int(fields["generation"]), may_take=fields["may_take"] is True, grace=seconds,
         sweep=fields["sweep"] is True,
     )  # fmt: skip
+
+
+def _printable(text: str) -> str:
+    return "".join(letter for letter in text[:_LONGEST] if letter.isprintable())
 
 
 def answer(fleet: str, request: Stop, seen: dict[str, Any]) -> list[Any]:
