@@ -1,8 +1,8 @@
 """
 Run the benchmarks: ``python -m benchmarks [--json] [--rounds N] [NAME ...]``.
 
-The names are ``commands``, ``fleet``, ``lifecycle``, ``guards``, ``growth``, ``locks``, ``real`` and
-``registry``; all of them by default.
+The names are ``commands``, ``fleet``, ``lifecycle``, ``guards``, ``growth``, ``locks``, ``pool``,
+``real`` and ``registry``; all of them by default.
 The exit status says whether every budget was kept.
 """
 
@@ -17,7 +17,7 @@ from typing import cast
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import commands, fleet, growth, guards, lifecycle, locks, real, registry
+from benchmarks import commands, fleet, growth, guards, lifecycle, locks, pools, real, registry
 from benchmarks.measure import Figure, Installed, installed
 
 PARTS: dict[str, Callable[[Installed, int], list[Figure]]] = {
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[Installed, int], list[Figure]]] = {
     "guards": guards.run,
     "growth": growth.run,
     "locks": locks.run,
+    "pool": pools.run,
     "real": real.run,
     "registry": lambda _copy, _rounds: cast("list[Figure]", registry.run()),
 }

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         InitResult,
         LockList,
         LogPage,
+        PoolList,
         PortList,
         PruneResult,
         Server,
@@ -324,6 +325,25 @@ class Supervisor:
         """Return who listens where; see `devsup.Supervisor.ports`."""
         return await _run(lambda _: self._blocking().ports())
 
+    async def pool(
+        self,
+        name: str | None = None,
+        action: str | None = None,
+        items: Sequence[str] = (),
+        *,
+        owner: str | None = None,
+        ttl: str | float | None = None,
+        fencing: int | None = None,
+        force: bool = False,
+        here: bool = False,
+    ) -> PoolList:
+        """Return pools, or edit one; see `devsup.Supervisor.pool`. For programs there is `Pool`."""
+        return await _run(
+            lambda _: self._blocking().pool(
+                name, action, items, owner=owner, ttl=ttl, fencing=fencing, force=force, here=here
+            )
+        )
+
     async def locks(self, *, everything: bool = False) -> LockList:
         """Return who holds and who waits for locks; see `devsup.Supervisor.locks`."""
         return await _run(lambda _: self._blocking().locks(everything=everything))
@@ -402,7 +422,7 @@ class Pool:
     def __init__(
         self, name: str, items: Iterable[str | int], *, url: str | None = None, home: str | None = None
     ) -> None:
-        self._core = Core(name, items)
+        self._core = Core(name, items, shown=url is None and home is None)
         self.name = self._core.name
         self._threads: SqliteStore | None = None
         self._redis: AsyncRedisStore | None = None

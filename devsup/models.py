@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from devsup.pool import Item, Lease
+
 __all__ = [
     "ADOPTED",
     "ENDED_STATES",
@@ -39,6 +41,8 @@ __all__ = [
     "MonitorRound",
     "Operation",
     "Outcome",
+    "PoolList",
+    "PoolStatus",
     "PortList",
     "PortUse",
     "PruneResult",
@@ -337,6 +341,26 @@ class HostList(Record):
     """The answer of hosts: those that have servers, by their names."""
 
     hosts: list[HostSeen]
+    notes: list[str]
+
+
+class PoolStatus(Record):
+    """A pool, and who has which of its items."""
+
+    name: str
+    items: list[Item]
+
+
+class PoolList(Record):
+    """
+    The answer of pool: the pools of a state folder or of a Redis, ``where``, which is shown without password.
+
+    ``lease`` is the one that this call has made or renewed.
+    """
+
+    where: str
+    pools: list[PoolStatus]
+    lease: Lease | None
     notes: list[str]
 
 

@@ -32,6 +32,8 @@ from devsup.models import (
     Metrics,
     MonitorRound,
     Outcome,
+    PoolList,
+    PoolStatus,
     PortList,
     PortUse,
     Pruned,
@@ -49,6 +51,8 @@ from devsup.models import (
     UpResult,
     UpResults,
 )
+from devsup.pool import Item as PoolItem
+from devsup.pool import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,6 +195,15 @@ class StandIn:
         return HostList(
             [HostSeen("box-a", 2, 0, seen, here=True), HostSeen("box-b", 0, 1, seen, here=False)], []
         )
+
+    def pool(self, *args: Any, **options: Any) -> PoolList:
+        """Show one that is in use, with what was acquired from it."""
+        self._asked("pool", *args, **options)
+        seen = "2026-01-02T03:04:05.678Z"
+        held, free = PoolItem(3000, "ci", 7, seen), PoolItem("b c", None, None, None)
+        pools = [PoolStatus("slots", [held, free]), PoolStatus("empty", [])]
+        lease = Lease(3000, "ci", 7, seen, 30.0) if args[1] == "acquire" else None
+        return PoolList("/home/me/.devsup", pools, lease, [])
 
     def ports(self) -> PortList:
         """Show one of ours and a stranger."""
@@ -375,6 +388,14 @@ list --fleet
 ls --fleet --json
 hosts
 hosts --json
+pool
+pool --here --json
+pool slots
+pool slots add a 7 'b c'
+pool slots acquire --owner ci --ttl 5m
+pool slots renew a --owner=ci --ttl=90 --fencing 7
+pool slots free a --force -C /tmp
+pool slots remove -- a
 status web
 status 4711
 status :3000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from contextlib import suppress
@@ -237,3 +238,22 @@ def test_up_starts_an_exclusive_app_once(hosts: Hosts) -> None:
     assert results["web"]["error"]["code"] == "lease_held_elsewhere"
     for host in (a, b):
         assert host("down").code == 0
+
+
+# -- what the documentation says ---------------------------------------------------------------------------
+
+
+def test_the_user_of_the_documentation_may_do_all_that_a_fleet_does(
+    hosts: Hosts, redis_server: RedisServer
+) -> None:
+    (acl,) = re.findall(r"^user (devsup .*)$", (ROOT / "docs/fleet.md").read_text(), re.MULTILINE)
+    redis_server.start(acl=(acl.replace("PASSWORD", "secret"), "default off"))
+    a, b = hosts("box-a", "box-b", url=f"redis://devsup:secret@127.0.0.1:{redis_server.port}")
+    assert a("start", "web", "--json").code == 0
+    parts = {one["part"]: one for one in a("doctor", "--json").json["data"]["parts"]}
+    assert (parts["redis"]["status"], parts["redis"]["findings"]) == ("ok", [])
+    assert b("start", "web", "--json").error["code"] == "lease_held_elsewhere"
+    wait_until(lambda: len(b("list", "--fleet", "--json").data["servers"]) == 1, 20)
+    (result,) = b("stop", "web", "--fleet", "--json").data["results"]
+    assert result["outcome"] == "stopped"
+    assert b("list", "--fleet", "--json").data["servers"] == []

@@ -20,6 +20,7 @@ import pytest
 
 from devsup.fleet import membership, note
 from devsup.guard import job as jobs
+from devsup.guard.spawn import ADOPT
 from devsup.models import State
 from devsup.redis import leases
 from devsup.redis.leases import Granted
@@ -209,6 +210,40 @@ def test_a_lost_lease_is_marked_and_taken_again(hosts: Hosts) -> None:
     wait_until(lambda: server.holds, 20)
     assert server.fencing() == fencing
     wait_until(lambda: host.findings() == [("lease_lost", True), ("lease_lost", False)])
+    server.stop()
+
+
+def test_a_guard_that_takes_over_asks_before_it_ends_anything(hosts: Hosts) -> None:
+    """The lease has run out while there was none; nobody else has had it."""
+    client = hosts.client
+    server = hosts.host().start(client=client, ttl=2, on_lost="stop")
+    server.published(client, "running")
+    fencing = server.fencing()
+    guard = psutil.Process(server.guard)
+    guard.kill()
+    wait_until(lambda: not guard.is_running() and server.lease(client) == {})
+    with server.spawn(ADOPT) as hearing:
+        assert hearing.wait("l", time.monotonic() + 30)
+    wait_until(lambda: server.lease(client), 20)
+    server.renewed()
+    assert (server.holds, server.fencing(), runs(server)) == (True, fencing, True)
+    server.stop()
+
+
+def test_a_guard_that_takes_over_closes_what_the_one_before_has_found(hosts: Hosts) -> None:
+    host = hosts.host()
+    server = host.start(client=hosts.client, ttl=1)
+    wait_until(lambda: server.holds)
+    hosts.proxy.refuse()
+    wait_until(lambda: host.findings() == [("lease_lost", True)])
+    guard = psutil.Process(server.guard)
+    guard.kill()
+    wait_until(lambda: not guard.is_running())
+    hosts.proxy.refuse(False)
+    with server.spawn(ADOPT) as hearing:
+        assert hearing.wait("l", time.monotonic() + 30)
+    wait_until(lambda: host.findings() == [("lease_lost", True), ("lease_lost", False)], 20)
+    assert server.holds
     server.stop()
 
 
@@ -426,6 +461,28 @@ def test_a_server_that_takes_its_time_to_end_has_its_lease_for_so_long(hosts: Ho
     assert met == {True}
     assert (server.ended().outcome or {})["signals"] == ["SIGTERM"]
     wait_until(lambda: not client.exists(server.keys.lease))
+
+
+#: Without the descriptor of the clock, and with nothing but that.
+WAKES = {
+    "no descriptor": """
+from devsup.system.alarm import Alarm
+Alarm.__init__ = lambda self: setattr(self, "fd", None)
+""",
+    "no timer": "from devsup.guard.fleet import Fleet\nFleet.wakes_at = None",
+}
+
+
+@pytest.mark.parametrize("without", WAKES)
+def test_either_clock_wakes_a_guard_in_time(hosts: Hosts, without: str) -> None:
+    client = hosts.client
+    server = hosts.host().start(client=client, ttl=1.5, on_lost="stop", code=WAKES[without])
+    watch = Watch(server)
+    wait_until(lambda: server.shown()["renewed_at"] is not None)
+    hosts.proxy.refuse()
+    until, gone = watch.result()
+    assert until - 1.5 < gone < until
+    assert server.ended().reason == "lease_lost"
 
 
 def test_a_restart_does_not_outlive_the_lease(hosts: Hosts) -> None:

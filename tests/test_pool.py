@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from devsup.pool import _core as core
 from devsup.redis import client
 from devsup.registry import lending
 from tests.redis_support import Proxy
-from tests.support import free_port, hear, say, wait_until
+from tests.support import ROOT, free_port, hear, say, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -210,8 +211,8 @@ def test_a_block_has_an_item_while_it_runs(make: Make) -> None:
         ("", [1], "empty"),
         ("x", [], "no items"),
         ("x", "abc", "one text"),
-        ("x", [1.5], "not float"),
-        ("x", [True], "not bool"),
+        ("x", [1.5], "type float"),
+        ("x", [True], "type bool"),
         ("x", [""], "empty"),
         ("x", ["a\nb"], "control"),
         ("x", [2**63], "64 bits"),
@@ -235,7 +236,7 @@ def test_wrong_arguments_are_refused(make: Make) -> None:
     lease = pool.acquire("me", LONG)
     with pytest.raises(UsageError, match="ttl"):
         pool.renew(lease.replace(ttl=None))
-    with pytest.raises(UsageError, match="acquire"):
+    with pytest.raises(UsageError, match="a lease is what"):
         pool.release("me")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="expires_at"):
         pool.release(lease.replace(expires_at="tomorrow"))
@@ -621,3 +622,11 @@ def test_without_redis_py_there_is_a_hint(spawn: Spawn) -> None:
     )
     assert hear(spawn(code)) == "pip install 'devsup[redis]'\n"
     assert MissingDependencies.exit_code == 9
+
+
+def test_the_example_of_the_page_runs_as_it_stands(spawn: Spawn, home: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "pools.md").read_text(), re.DOTALL)
+    del home
+    lines = spawn(example).communicate(timeout=60)[0].splitlines()
+    assert lines[0].startswith("box-1 ")
+    assert "every item of the pool `boxes` is held" in lines[1]

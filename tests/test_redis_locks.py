@@ -7,6 +7,7 @@ What this kind of lock shares with the others stands in test_locks.py.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pickle
 import random
@@ -428,16 +429,26 @@ def test_redis_that_is_away_is_told_in_time(redis_server: RedisServer, use: Use)
         for lock in (away, silent):
             before = time.monotonic()
             with pytest.raises(FleetUnreachable) as caught:
-                use(lock, 1.5, lambda _: None)
-            assert 1.4 < time.monotonic() - before < 8
+                use(lock, 1.2, lambda _: None)
+            assert 1.1 < time.monotonic() - before < 8
             assert "hush" not in f"{caught.value} {caught.value.hint} {caught.value.details}"
             assert caught.value.exit_code == 13
-            before = time.monotonic()
-            with pytest.raises(FleetUnreachable):
-                use(lock, 0, lambda _: None)
-            assert time.monotonic() - before < 8
+        before = time.monotonic()
+        with pytest.raises(FleetUnreachable):
+            use(silent, 0, lambda _: None)
+        assert time.monotonic() - before < 8
     finally:
         redis_server.resume()
+
+
+def test_what_the_caller_is_handling_is_not_taken_for_the_cause(use: Use) -> None:
+    """Nor is one of several addresses of a name, told in a way of asyncio's own."""
+    for host in ("127.0.0.1", "localhost"):
+        try:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        except BlockingIOError:
+            with pytest.raises(FleetUnreachable, match="connection refused"):
+                use(RedisLock(f"redis://{host}:{free_port()}", "shop"), 0, lambda _: None)
 
 
 def test_leaving_without_redis_keeps_the_body_s_own_error(redis_server: RedisServer, use: Use) -> None:
@@ -656,10 +667,10 @@ def test_no_two_hold_a_lock_at_once_though_they_stop_and_are_cut_off(
     spawn: Spawn, shared_redis: RedisServer, temporary: Path
 ) -> None:
     spans, told = history(
-        spawn, shared_redis, temporary, processes=4, count=100, body=0.002, stops=33, hurt=_cuts
+        spawn, shared_redis, temporary, processes=4, count=80, body=0.002, stops=40, hurt=_cuts
     )
     assert faults(spans) == []
-    assert len(spans) > 300, told
+    assert len(spans) > 250, told
     assert sum("LockLost" in one for one in told) > 2, told
 
 
@@ -668,7 +679,13 @@ def test_without_the_compare_two_hold_a_lock_at_once_and_it_is_seen(
 ) -> None:
     """A release that does not ask whose the lock is frees somebody else's: the checker is worth its name."""
     spans, told = history(
-        *(spawn, shared_redis, temporary), processes=5, count=25, body=0.02, stops=8, compare=False
+        *(spawn, shared_redis, temporary),
+        processes=4,
+        count=30,
+        body=0.01,
+        stops=10,
+        compare=False,
+        hurt=_cuts,
     )
     found = faults(spans)
     assert any(one.kind == "overlap" for one in found), told

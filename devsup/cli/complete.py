@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from devsup.models import Server
+    from devsup.models import PoolStatus, Server
 
-__all__ = ["apps", "ports", "restarts", "several_apps", "targets", "verbs"]
+__all__ = [
+    "apps",
+    "pool_actions",
+    "pool_items",
+    "pools",
+    "ports",
+    "restarts",
+    "several_apps",
+    "targets",
+    "verbs",
+]
 
 
 def apps(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -59,6 +69,34 @@ def targets(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     return found
 
 
+def pools(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of pools."""
+    del incomplete
+    return [one.name for one in _pools(context, None)]
+
+
+def pool_actions(incomplete: str) -> list[tuple[str, str]]:
+    """Return what can be done with a pool."""
+    del incomplete
+    what = {
+        "add": "lend these items, too",
+        "remove": "lend these items no more",
+        "acquire": "get an item",
+        "renew": "keep an item for longer",
+        "release": "give an item back",
+        "free": "take an item from whoever has it",
+    }
+    return [*what.items()]
+
+
+def pool_items(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return the items of the pool that is named, with who has them."""
+    del incomplete
+    given = context.params.get("items") or ()
+    items = [item for one in _pools(context, context.params.get("name")) for item in one.items]
+    return [(str(item.item), item.owner or "free") for item in items if str(item.item) not in given]
+
+
 def ports(incomplete: str) -> list[tuple[str, str]]:
     """Return the one port that is a word."""
     del incomplete
@@ -77,6 +115,17 @@ def verbs(incomplete: str) -> list[str]:
     from devsup.cli.grammar import VERBS
 
     return [verb for verb in VERBS if verb.startswith(incomplete)]
+
+
+def _pools(context: typer.Context, name: str | None) -> list[PoolStatus]:
+    _enter(context)
+    try:
+        from devsup.supervisor import Supervisor
+
+        found = Supervisor().pool(name)
+    except Exception:
+        return []  # see above
+    return found.pools
 
 
 def _servers() -> list[Server]:

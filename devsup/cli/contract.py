@@ -35,6 +35,7 @@ EFFECTS = {
     "metrics": "read",
     "monitor": "write",
     "open": "write",
+    "pool": "write",
     "ports": "read",
     "prune": "destructive",
     "restart": "destructive",

@@ -29,6 +29,7 @@ from devsup.models import (
     FleetList,
     HostList,
     LogPage,
+    PoolList,
     PortList,
     PruneResult,
     ServerList,
@@ -183,6 +184,7 @@ _NOTHING = (
     (StopResults, "results", "Nothing to stop."),
     (PruneResult, "pruned", "Nothing is left behind."),
     (HostList, "hosts", "No host has a server in the fleet."),
+    (PoolList, "pools", "No pool here. Make one: devsup pool NAME add ITEM"),
     (PortList, "ports", "Nobody listens on a port of this project."),
 )
 

@@ -17,6 +17,7 @@ from devsup.fleet.note import Note, left, shown
 from devsup.guard.book import FAILURES, say
 from devsup.redis import leases
 from devsup.redis.leases import Granted
+from devsup.registry.frozen import EVENTS
 from devsup.shutdown import KILL_BUDGET
 from devsup.system.alarm import Alarm, boottime
 
@@ -42,11 +43,10 @@ class Lease:
         self._mine = mine
         self.keys = keys.lease(member.name, member.project, mine.app)
         self.stops = member.on_lost == "stop"
-        self.held = True
         #: Whether it is free, and somebody has had it since.
         self._anew = False
         #: The findings about it that are open, with what they say.
-        self._findings: dict[str, str] = {}
+        self._findings: dict[str, str] = self._left_open() if charge.adopt else {}
         self._renewed_at: int | None = None
         self._expires_at: int | None = None
         #: Why the note could not be written the last time.
@@ -54,20 +54,21 @@ class Lease:
         self._note = Note(book.home, charge.job.id)
         self.alarm = Alarm()
         self.until = self._first_until()
+        self.held = boottime() < self.until
         self._tell()
 
     def _first_until(self) -> float:
         """
         Return until when it is held as far as is known.
 
-        Whoever acquired it has said when. A guard that takes over goes by the note of the one before, but has
-        the time to ask once in any case: there was nobody who would have ended the server in time.
+        Whoever acquired it has said when. A guard that takes over goes by the note of the one before; where
+        it would have to end the server it has a beat to ask first: nobody was there who would have done that.
         """
         now, ttl = boottime(), self._member.ttl
-        asking = now + ttl / 3
+        asking = now + ttl / 3 + (self.margin if self.stops else 0.0)
         if self._charge.adopt:
-            noted = left(self._book.home, self._charge.job.id)
-            return max(asking, now + (noted or 0.0))
+            noted = now + (left(self._book.home, self._charge.job.id) or 0.0)
+            return max(asking, noted) if self.stops else noted
         return self._mine.since + ttl if self._mine.since is not None else asking
 
     @property
@@ -115,6 +116,7 @@ class Lease:
         self.held = self.held or regained
         if regained:
             say(f"has its lease again (fencing {self.fencing})")
+        if self.held:
             self.close_findings()
         self._tell()
         return False
@@ -192,6 +194,20 @@ class Lease:
         self.alarm.set(over if self.held else None)
 
     # -- findings ----------------------------------------------------------------------------------
+
+    def _left_open(self) -> dict[str, str]:
+        """Return what the guard before this one has found and not closed."""
+        job, found = self._charge.job, {}
+        try:
+            events = self._book.registry.events(limit=EVENTS, project=job.project)
+        except FAILURES as error:
+            say(f"cannot read what was found of its lease: {error}")
+            return {}
+        for one in events:
+            kind, _, server = str((one.details or {}).get("id")).partition(":")
+            if one.type == "finding" and server == job.id:
+                found[kind] = (one.reason or "") if (one.details or {}).get("open") else None
+        return {kind: message for kind, message in found.items() if message is not None}
 
     def _find(self, kind: str, message: str) -> None:
         if kind not in self._findings:

@@ -51,6 +51,11 @@ _MOST_BYTES = 500
 #: A pool that is gone again each time it was made is somebody's work; an answer that comes too late each
 #: time is a machine's.
 _ATTEMPTS = 5
+#: What callers are told who give something else.
+_TEXT = f"give a text of one line, of 1 to {_MOST_BYTES} bytes"
+_ITEM = "give a text or a whole number"
+_TTL = f"give a number of seconds: more than 0, and not more than {LONGEST:.0f}"
+_LEASE = "give what `acquire` or `renew` has returned"
 _UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -82,8 +87,10 @@ class Item(Record):
 class Core:
     """One pool as its callers see it; any number of threads and tasks may use it at once."""
 
-    def __init__(self, name: str, items: Iterable[str | int] | None) -> None:
+    def __init__(self, name: str, items: Iterable[str | int] | None, *, shown: bool = True) -> None:
+        """Check what is given; `devsup pool` shows it where that is what it is told of."""
         self.name = check_name(name)
+        self._look = f"devsup pool {masking.quoted(name)}" if shown else None
         self._offered = None if items is None else _offered(name, items)
         #: Which life of the name we have put our items into; empty: none yet.
         self._life = ""
@@ -158,7 +165,7 @@ class Core:
 
     def _read(self, lease: Lease, ttl: float | None) -> tuple[str, int, float]:
         if not isinstance(lease, Lease):
-            raise UsageError(f"a lease is what `acquire` returns, not {type(lease).__name__}")
+            raise UsageError(f"a lease is what `acquire` returns, not {type(lease).__name__}", hint=_LEASE)
         return encoded(lease.item), _ms(lease.expires_at), -1 if ttl is None else ttl
 
     def _exhausted(self, answer: Answer) -> PoolExhausted:
@@ -166,14 +173,14 @@ class Core:
         if len(answer) == 1:
             return PoolExhausted(
                 f"the pool `{shown_name}` has no items",
-                hint=f"devsup pool {masking.quoted(self.name)} add ITEM",
+                hint=self._look and f"{self._look} add ITEM",
                 details={"pool": self.name, "item": None, "owner": None, "free_at": None},
             )
         item, owner, until = answer[1:]
         return PoolExhausted(
             f"every item of the pool `{shown_name}` is held; the next lease to end is that of"
             f" `{masking.text(str(decoded(item)))}` at {iso(until)}, of `{masking.text(owner or '?')}`",
-            hint=f"devsup pool {masking.quoted(self.name)}",
+            hint=self._look or "ask again then, or give the pool more items",
             details={"pool": self.name, "item": decoded(item), "owner": owner, "free_at": iso(until)},
         )
 
@@ -183,7 +190,7 @@ class Core:
         return NotOwner(
             f"the lease of `{masking.text(str(lease.item))}` with the number {lease.fencing} cannot be"
             f" {what}: it is over, or not of `{masking.text(lease.owner)}`; {who}",
-            hint=f"devsup pool {masking.quoted(self.name)}",
+            hint=self._look or "acquire another item",
             details={"pool": self.name, "item": lease.item, "owner": by, "fencing": lease.fencing},
         )
 
@@ -197,7 +204,7 @@ class Core:
         """Return the error for an item that the pool does not have."""
         return NotFound(
             f"the pool `{masking.text(self.name)}` has no `{masking.text(str(item))}`",
-            hint=f"devsup pool {masking.quoted(self.name)}",
+            hint=self._look,
         )
 
 
@@ -229,11 +236,11 @@ def check_name(name: str) -> str:
 def encoded(item: str | int) -> str:
     """Return an item as stores hold it: JSON, which tells the number 1 from the text `1`."""
     if isinstance(item, bool) or not isinstance(item, str | int):
-        raise UsageError(f"an item is a text or a whole number, not {type(item).__name__}")
+        raise UsageError(f"an item is of the type {type(item).__name__}", hint=_ITEM)
     if isinstance(item, str):
         _text(item, "an item")
     elif not -(2**63) <= item < 2**63:
-        raise UsageError("an item that is a number has 64 bits at most")
+        raise UsageError("an item that is a number has 64 bits at most", hint=_ITEM)
     return json.dumps(item, ensure_ascii=False)
 
 
@@ -245,10 +252,10 @@ def decoded(item: str) -> str | int:
 
 def _offered(name: str, items: Iterable[str | int]) -> tuple[str, ...]:
     if isinstance(items, str | bytes):
-        raise UsageError(f"the items of the pool `{name}` are one text; give a list of items")
+        raise UsageError(f"the items of the pool `{name}` are one text", hint="give a list of items")
     found = tuple(dict.fromkeys(map(encoded, items)))
     if not found:
-        raise UsageError(f"the pool `{name}` is given no items")
+        raise UsageError(f"the pool `{name}` is given no items", hint="name at least one")
     return found
 
 
@@ -258,25 +265,25 @@ def _owner(owner: str) -> str:
 
 def _text(value: str, what: str) -> str:
     if not isinstance(value, str):
-        raise UsageError(f"{what} is a text, not {type(value).__name__}")
+        raise UsageError(f"{what} is a text, not {type(value).__name__}", hint=_TEXT)
     if not value:
-        raise UsageError(f"{what} is empty")
+        raise UsageError(f"{what} is empty", hint=_TEXT)
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise UsageError(f"{what} is no text that can be written as UTF-8") from None
+        raise UsageError(f"{what} is no text that can be written as UTF-8", hint=_TEXT) from None
     if size > _MOST_BYTES:
-        raise UsageError(f"{what} has more than {_MOST_BYTES} bytes")
+        raise UsageError(f"{what} has more than {_MOST_BYTES} bytes", hint=_TEXT)
     if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in value):
-        raise UsageError(f"{what} has control characters in it")
+        raise UsageError(f"{what} has control characters in it", hint=_TEXT)
     return value
 
 
 def _milliseconds(ttl: float | None) -> int:
     if isinstance(ttl, bool) or not isinstance(ttl, int | float):
-        raise UsageError(f"a ttl is a number of seconds, not {type(ttl).__name__}")
+        raise UsageError(f"a ttl is a number of seconds, not {type(ttl).__name__}", hint=_TTL)
     if not math.isfinite(ttl) or not 0 < ttl <= LONGEST:
-        raise UsageError(f"a ttl of {ttl:g} seconds: give more than 0 and at most {shown(LONGEST)}")
+        raise UsageError(f"a ttl cannot be {ttl:g} seconds", hint=_TTL)
     # One more: a store counts from the beginning of the millisecond in which it is asked.
     return math.ceil(ttl * 1000) + 1
 
@@ -292,7 +299,7 @@ def _ms(moment: str) -> int:
 
         return timegm((year, month, date, hours, minutes, rest, 0, 0, 0)) * 1000 + int(fraction or 0)
     except (AttributeError, ValueError):
-        raise UsageError("`expires_at` of a lease is a time as `acquire` gives it") from None
+        raise UsageError("`expires_at` of the lease is no time", hint=_LEASE) from None
 
 
 def _uptime() -> int:

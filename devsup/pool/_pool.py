@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from devsup.pool._core import Item, Lease, Store
 
-__all__ = ["Pool", "store_of"]
+__all__ = ["Pool", "names", "store_of"]
 
 
 def store_of(name: str, url: str | None, home: str | None) -> Store:
@@ -27,6 +27,20 @@ def store_of(name: str, url: str | None, home: str | None) -> Store:
     from devsup.pool._redis import RedisStore
 
     return RedisStore(name, url)
+
+
+def names(*, url: str | None = None, home: str | None = None) -> list[str]:
+    """Return the names of all pools of a place."""
+    if url is None:
+        from devsup.pool._sqlite import names as of_machine
+
+        return of_machine(home)
+    from devsup.redis import client
+
+    client.package()
+    from devsup.pool._redis import names as of_redis
+
+    return of_redis(url)
 
 
 class Pool:
@@ -48,7 +62,7 @@ class Pool:
     def __init__(
         self, name: str, items: Iterable[str | int], *, url: str | None = None, home: str | None = None
     ) -> None:
-        self._core = Core(name, items)
+        self._core = Core(name, items, shown=url is None and home is None)
         self._store = store_of(name, url, home)
 
     @property

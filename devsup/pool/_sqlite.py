@@ -9,12 +9,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.pool._core import Answer, Request
 
-__all__ = ["SqliteStore", "state_folder"]
+__all__ = ["SqliteStore", "names", "state_folder"]
 
 
 def state_folder(home: str | None) -> Home:
     """Return the state folder that ``home`` names, or else the environment."""
     return find_home() if home is None else find_home({"DEVSUP_HOME": home})
+
+
+def names(home: str | None) -> list[str]:
+    """Return the names of all pools of a state folder."""
+    lending = Lending(state_folder(home))
+    try:
+        return [*lending.names()[1:]]
+    finally:
+        lending.close()
 
 
 class SqliteStore:

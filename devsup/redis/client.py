@@ -9,7 +9,8 @@ without its password.
 
 from __future__ import annotations
 
-import socket
+import os
+import re
 
 from devsup.errors import MissingDependencies, UsageError
 from devsup.redis import failures
@@ -113,7 +114,10 @@ def connection_class(library: Any, options: dict[str, Any]) -> Any:
 
 def _options(url: str) -> dict[str, Any]:
     if not isinstance(url, str):
-        raise UsageError(f"the address of Redis is a text, not {type(url).__name__}")
+        raise UsageError(
+            f"the address of Redis is a text, not {type(url).__name__}",
+            hint="such an address reads `redis://:PASSWORD@host:6379/0`",
+        )
     return connection_options(parse(url))
 
 
@@ -181,9 +185,12 @@ def cause_of(error: Exception) -> str | OSError:
         return TimeoutError(f"no answer within {ANSWER_TIMEOUT:g} s")
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and (cause.errno is not None or isinstance(cause, socket.gaierror)):
+        # An error that the caller is just handling is at the end of the chain, too; redis-py repeats its own.
+        if isinstance(cause, OSError) and cause.strerror and cause.strerror in text:
             return cause
         cause = cause.__cause__ or cause.__context__
+    if number := re.search(r"\[Errno (\d+)\]", text):  # of several addresses, in asyncio
+        return OSError(int(number[1]), os.strerror(int(number[1])))
     if kind == "ConnectionError":
         return "it broke the connection off"
     return text.partition("\n")[0] or kind

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from builtins import list as List  # noqa: N812 - `list` is a method of the class below
     from collections.abc import Callable, Sequence
 
-    from devsup.models import EventPage, HostList, PortList, Unmanaged
+    from devsup.models import EventPage, HostList, PoolList, PortList, Unmanaged
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
     from devsup.system import Listener
@@ -163,6 +163,36 @@ class Looking:
         from devsup.supervisor.fleetwide import hosts
 
         return hosts(self)
+
+    def pool(
+        self,
+        name: str | None = None,
+        action: str | None = None,
+        items: Sequence[str] = (),
+        *,
+        owner: str | None = None,
+        ttl: str | float | None = None,
+        fencing: int | None = None,
+        force: bool = False,
+        here: bool = False,
+    ) -> PoolList:
+        """
+        Return the pools of the fleet (without one, or ``here``: of this machine), or the one that is named.
+
+        Before that, ``action`` is done with it: ``"add"`` or ``"remove"`` items, ``"acquire"`` one for
+        ``owner``, ``"renew"`` or ``"release"`` one that it has, ``"free"`` one that another has, by
+        ``force``.
+
+        :raises NotFound: there is no such pool, or it has no such item
+        :raises UsageError: something is missing, or not understood
+        :raises PoolExhausted, NotOwner: see `devsup.pool.Pool`
+        :raises OtherOwner: somebody has the item that is to be freed, and no ``force`` is asked for
+        :raises FleetUnreachable, RegistryUnusable: the place cannot be used
+        """
+        loops.refuse("Supervisor.pool", "devsup.aio.Supervisor.pool(...)")
+        from devsup.supervisor.pooling import pools
+
+        return pools(self, name, action, items, owner=owner, ttl=ttl, fencing=fencing, force=force, here=here)
 
     def ports(self) -> PortList:
         """

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from devsup.cli import complete
 from devsup.cli.commands.options import Directory, Grace, Json, Verbose, app, call
 from devsup.cli.lane import Call
 
@@ -38,6 +39,63 @@ def adopt(
 ) -> Call:
     """Track a server of this project that devsup did not start."""
     return call("adopt", locals())
+
+
+@app.command(
+    epilog="""\b
+Examples:
+  devsup pool                                   every pool, and who has what
+  devsup pool slots add a b c                   make one, or lend more
+  devsup pool slots                             that one
+  devsup pool slots acquire --owner ci --ttl 5m
+  devsup pool slots renew a --owner ci --ttl 5m
+  devsup pool slots release a --owner ci
+  devsup pool slots free a --force              take it from whoever has it
+  devsup pool slots remove c
+
+Of the fleet's Redis where there is a fleet, else of this machine. `acquire` prints
+the item alone; exit 10 where none is free, 12 where it is not the owner's (any more)."""
+)
+def pool(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="The pool.", show_default=False, autocompletion=complete.pools),
+    ] = None,
+    action: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ACTION",
+            help="add, remove, acquire, renew, release or free.",
+            show_default=False,
+            autocompletion=complete.pool_actions,
+        ),
+    ] = None,
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ITEM", help="Of its items.", show_default=False, autocompletion=complete.pool_items
+        ),
+    ] = None,
+    *,
+    owner: Annotated[
+        str | None,
+        typer.Option("--owner", metavar="NAME", help="Whose the lease is (also: DEVSUP_OWNER)."),
+    ] = None,
+    ttl: Annotated[
+        str | None, typer.Option("--ttl", metavar="30s", help="How long the lease runs from now.")
+    ] = None,
+    fencing: Annotated[
+        int | None,
+        typer.Option("--fencing", metavar="N", help="The lease with this number, and no other."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Free what somebody has.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="This machine's, even with a fleet.")] = False,
+    json: Json = False,
+    directory: Directory = None,
+    verbose: Verbose = False,
+) -> Call:
+    """Show and edit pools: ports, slots or sandboxes that are lent one at a time."""
+    return call("pool", locals())
 
 
 @app.command(

@@ -1,0 +1,131 @@
+"""`devsup pool`: the pools of this machine and of a fleet, from a shell."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from devsup.pool import Pool
+from devsup.pool._pool import names
+from tests.test_contract import checked
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.redis_support import RedisServer
+    from tests.support import Devsup
+
+
+def run(devsup: Devsup, *words: object, **options: Any) -> dict[str, Any]:
+    """Return the checked envelope of `devsup pool WORDS --json`."""
+    return checked(devsup("pool", *words, "--json", **options), "pool")
+
+
+def owners(envelope: dict[str, Any]) -> dict[str | int, str | None]:
+    """Return who has which item of the first pool."""
+    return {one["item"]: one["owner"] for one in envelope["data"]["pools"][0]["items"]}
+
+
+def test_a_pool_is_made_used_and_edited_from_a_shell(devsup: Devsup) -> None:
+    """From nothing at all, which is left as it is by a look."""
+    assert run(devsup)["data"]["pools"] == []
+    for words in (["slots"], ["slots", "acquire", "--owner", "ci", "--ttl", "5"]):
+        missing = run(devsup, *words)
+        assert missing["error"]["code"] == "not_found"
+    assert owners(run(devsup, "slots", "add", "a", 7, "b c")) == {"a": None, 7: None, "b c": None}
+    assert run(devsup, "slots", "add", "a")["notes"] == ["the pool has `a` already"]
+    lease = run(devsup, "slots", "acquire", "--owner", "ci", "--ttl", "5m")["data"]["lease"]
+    assert (lease["item"], lease["owner"], lease["ttl"]) == ("a", "ci", 300)
+    text = devsup("pool", "slots", "acquire", "--ttl", "5m", env={"DEVSUP_OWNER": "agent"})
+    assert (text.code, text.out, text.err) == (0, "7\n", "")
+    assert owners(run(devsup, "slots")) == {"a": "ci", 7: "agent", "b c": None}
+    renewed = run(devsup, "slots", "renew", "a", "--owner", "ci", "--ttl", "2h")["data"]["lease"]
+    assert (renewed["fencing"], renewed["expires_at"] > lease["expires_at"]) == (lease["fencing"], True)
+    for words in (
+        ["renew", "a", "--owner", "agent", "--ttl", "5"],
+        ["release", "a", "--owner", "ci", "--fencing", lease["fencing"] - 1],
+        ["release", "b c", "--owner", "ci"],
+    ):
+        assert run(devsup, "slots", *words)["error"]["code"] == "not_ours"
+    refused = run(devsup, "slots", "free", 7)["error"]
+    assert (refused["code"], refused["details"]["owner"]) == ("other_owner", "agent")
+    assert refused["hint"] == "devsup pool slots free 7 --force"
+    assert owners(run(devsup, "slots", "free", 7, "--force"))[7] is None
+    assert run(devsup, "slots", "free", 7)["notes"] == ["nobody has `7`"]
+    kept = run(devsup, "slots", "remove", "a", 7)
+    assert "`ci` keeps `a`" in kept["notes"][0]
+    assert owners(kept) == {"a": "ci", "b c": None}
+    assert owners(run(devsup, "slots", "release", "a", "--owner", "ci")) == {"b c": None}
+    run(devsup, "slots", "acquire", "--owner", "ci", "--ttl", 60)
+    full = devsup("pool", "slots", "acquire", "--owner", "ci", "--ttl", 60)
+    assert (full.code, full.out) == (10, "")
+    assert "the next lease to end is that of `b c`" in full.err
+    assert owners(run(devsup, "slots", "add", "a")) == {"b c": "ci", "a": None}
+    assert devsup("pool").out.splitlines()[0].split() == ["POOL", "ITEM", "OWNER", "NUMBER", "UNTIL"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["slots", "lend"],
+        ["slots", "add"],
+        ["slots", "acquire", "a", "--owner", "ci", "--ttl", "5"],
+        ["slots", "acquire", "--ttl", "5"],
+        ["slots", "acquire", "--owner", "ci"],
+        ["slots", "acquire", "--owner", "ci", "--ttl", "soon"],
+        ["slots", "acquire", "--owner", "ci", "--ttl", "0"],
+        ["slots", "renew", "a", "b", "--owner", "ci", "--ttl", "5"],
+        ["slots", "add", ""],
+        [""],
+    ],
+)
+def test_what_is_missing_or_wrong_is_said(devsup: Devsup, words: list[str]) -> None:
+    """And nothing is changed."""
+    run(devsup, "slots", "add", "a")
+    assert run(devsup, *words)["error"]["code"] == "usage"
+    assert owners(run(devsup)) == {"a": None}
+
+
+def test_an_item_that_is_not_there_is_not_found(devsup: Devsup) -> None:
+    run(devsup, "slots", "add", "a")
+    for words in (["remove", "b"], ["free", "b"], ["release", "b", "--owner", "x"]):
+        error = run(devsup, "slots", *words)["error"]
+        assert (error["code"], error["hint"]) == ("not_found", "devsup pool slots")
+
+
+def test_a_fleet_has_pools_of_its_own(devsup: Devsup, shared_redis: RedisServer, home: Path) -> None:
+    """The same that programs use by its url; `--here` are those of this machine."""
+    url = shared_redis.url
+    with Pool("boxes", ["x", "y"], url=url) as pool:
+        lease = pool.acquire("program", 60)
+        fleet = {"DEVSUP_FLEET": url}
+        shown = run(devsup, env=fleet)
+        assert shown["data"]["where"] == url
+        assert owners(shown) == {"x": "program", "y": None}
+        assert shown["data"]["pools"][0]["items"][0]["fencing"] == lease.fencing
+        assert run(devsup, "boxes", "acquire", "--owner", "ci", "--ttl", 60, env=fleet)["data"]["lease"]
+        assert owners(run(devsup, "boxes", "free", "x", "y", "--force", env=fleet)) == {"x": None, "y": None}
+        assert owners(run(devsup, "boxes", "remove", "x", env=fleet)) == {"y": None}
+        assert owners(run(devsup, "boxes", "add", "x", "z", env=fleet)) == {"y": None, "x": None, "z": None}
+        assert run(devsup, "--here", env=fleet)["data"] == {"where": str(home), "pools": [], "lease": None}
+        away = run(devsup, env={"DEVSUP_FLEET": "redis://:secret@127.0.0.1:1"})
+        assert away["error"]["code"] == "fleet_unreachable"
+        assert "secret" not in json.dumps(away)
+    assert names(url=url) == ["boxes"]
+
+
+def test_a_shell_completes_pools_and_their_items(devsup: Devsup) -> None:
+    run(devsup, "slots", "add", "a", "b")
+
+    def completed(*words: str) -> str:
+        environment = {
+            "_DEVSUP_COMPLETE": "complete_zsh",
+            "_TYPER_COMPLETE_ARGS": " ".join(("devsup", "pool", *words)) + " ",
+        }
+        return devsup(env=environment).out
+
+    assert "slots" in completed()
+    assert "acquire" in completed("slots")
+    assert "free" in completed("slots", "release")
