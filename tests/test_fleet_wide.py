@@ -262,8 +262,10 @@ def test_a_stop_reaches_the_guard_on_another_host(hosts: Hosts, shared_redis: Re
     assert a("list", "--json").data["servers"] == []
     assert lease_of(shared_redis) == {}
     assert listed(b) == {}
-    again = b("stop", "box-a/web", "--fleet", "--json")
-    assert (again.code, again.error["code"]) == (3, "not_found")
+    for nobody in ("box-a/web", "nope"):
+        again = b("stop", nobody, "--fleet", "--json")
+        assert (again.code, again.error["code"]) == (3, "not_found")
+        assert again.error["hint"] == "devsup list --fleet"
 
 
 def test_a_stop_of_what_belongs_to_somebody_else_is_refused_there(hosts: Hosts) -> None:

@@ -193,9 +193,14 @@ def _locally(
         list(here.values()), everywhere=True, grace=grace, sweep=sweep, take_over=take_over
     )
     supervisor.notes = list(stopped.notes)
-    return {
-        index: one.replace(target=targets[index]) for index, one in zip(here, stopped.results, strict=True)
-    }
+    return {index: _of_here(targets[index], one) for index, one in zip(here, stopped.results, strict=True)}
+
+
+def _of_here(text: str, one: StopResult) -> StopResult:
+    if one.outcome is not Outcome.NOT_FOUND:
+        return one.replace(target=text)
+    message = f"no host of the fleet has a server `{text}`, nor has this one"
+    return one.replace(target=text, message=message, hint=_LIST)
 
 
 # -- what is elsewhere -----------------------------------------------------------------------------------
