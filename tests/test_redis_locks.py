@@ -171,6 +171,109 @@ def test_who_waits_does_not_poll(shared_redis: RedisServer, spawn: Spawn) -> Non
     assert hear(waiter) == "True False\n"
 
 
+def test_who_waits_is_woken(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the release itself: without a look of its own it gets the lock all the same."""
+    monkeypatch.setattr(_redis, "_LOOK", 60.0)
+    lock = RedisLock(shared_redis.url, "shop", ttl=60)
+    hold = lock.write()
+    assert hold.try_acquire()
+    thread = threading.Thread(target=lambda: lock.write(timeout=60).__enter__().release())
+    thread.start()
+    with shared_redis.client() as client:
+        wait_until(lambda: client.info("clients")["blocked_clients"])
+    assert hold.release()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_release_waits_for_a_renewal_that_is_under_way(
+    shared_redis: RedisServer, use: Use, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that came to Redis after the release would take the lock again, for nobody."""
+    lock = RedisLock(shared_redis.url, "shop", ttl=0.6)
+    renews, order = threading.Event(), []
+    release, renew = _taking.Taking.release, _taking.Taking.renewed
+
+    def slow(taking: _taking.Taking) -> Any:
+        renews.set()
+        time.sleep(0.1)
+        return command(taking)
+
+    def renewed(taking: _taking.Taking, answer: Any) -> None:
+        order.append("renewed")
+        renew(taking, answer)
+
+    def releases(taking: _taking.Taking) -> Any:
+        order.append("releases")
+        return release(taking)
+
+    command = _taking.Taking.renew
+    monkeypatch.setattr(_taking.Taking, "renew", slow)
+    monkeypatch.setattr(_taking.Taking, "renewed", renewed)
+    monkeypatch.setattr(_taking.Taking, "release", releases)
+    use(lock, 10, lambda _: renews.wait(20))
+    assert order == ["renewed", "releases"]
+    assert not exists(shared_redis)
+
+
+def test_a_lease_counts_from_the_moment_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer may have been on its way for long, and Redis has counted meanwhile."""
+    now = 100.0
+    monkeypatch.setattr(_taking, "uptime", lambda: now)
+    taking = _taking.Taking(RedisLock("redis://host", "shop").keys, 30.0, {})
+    told = [taking.is_to_be_released]
+    taking.acquire()
+    assert [*told, taking.is_to_be_released] == [False, True]
+    now = 110.0
+    taking.acquired([1, 7, 0])
+    assert (taking.left(), taking.fencing) == (20.0, 7)
+    assert taking.may_renew()
+    assert not taking.end()
+    taking.renew()
+    now = 115.0
+    taking.renewed([1, 7, 0])
+    assert taking.left() == 25.0
+    assert taking.end()
+    assert not taking.may_renew()
+    late = _taking.Taking(RedisLock("redis://host", "shop").keys, 30.0, {})
+    late.acquire()
+    now = 145.0
+    late.acquired([1, 8, 0])
+    assert not late.counts
+    # Nobody has looked while it was over; who could have looked was told so.
+    late = _taking.Taking(RedisLock("redis://host", "shop").keys, 30.0, {})
+    late.acquire()
+    late.acquired([1, 9, 0])
+    now = 174.0
+    late.renew()
+    now = 176.0
+    late.renewed([1, 9, 0])
+    assert not late.counts
+
+
+def test_a_fork_s_child_has_a_connection_of_its_own(shared_redis: RedisServer, spawn: Spawn) -> None:
+    code = """
+import asyncio, os, sys
+from devsup.redis import address, links
+where = address.parse(sys.argv[1])
+async def main():
+    link = await links.async_link(where)
+    ids = [*links.link(where).call(("CLIENT", "ID"), within=9), *await link.call(("CLIENT", "ID"), within=9)]
+    if os.fork() == 0:
+        ids += links.link(where).call(("CLIENT", "ID"), within=9)
+        print(*ids, flush=True)
+        os._exit(0)
+    os.wait()
+    ids = [*links.link(where).call(("CLIENT", "ID"), within=9), *await link.call(("CLIENT", "ID"), within=9)]
+    print(*ids, flush=True)
+asyncio.run(main())
+"""
+    child = spawn(code, shared_redis.url)
+    mine, tasks, forked = hear(child).split()
+    assert forked not in (mine, tasks)
+    assert hear(child).split() == [mine, tasks]
+
+
 def test_a_process_that_ends_frees_what_it_holds(shared_redis: RedisServer, spawn: Spawn) -> None:
     """Also what was taken by hand and forgotten, and what a task was just asking for."""
     lock = RedisLock(shared_redis.url, "shop")

@@ -250,9 +250,14 @@ async def async_link(address: Address) -> AsyncLink:
     return of_loop.links.get(key) or of_loop.links.setdefault(key, AsyncLink(address))
 
 
+_of_parent: list[_OfLoop] = []
+
+
 def _in_child() -> None:
-    # The parent's connections: it goes on using them, and closing ours here does not end them there.
+    # The parent goes on using its connections; closing ours here does not end them there.
     _links.clear()
+    # Those of a loop are not even closed: that would take them out of the `epoll` that both have.
+    _of_parent.extend(_loops.values())
     _loops.clear()
 
 
