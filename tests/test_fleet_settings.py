@@ -136,7 +136,8 @@ def _membership(folder: Path, text: str, environ: dict[str, str]) -> Membership 
     lay(folder, {"devsup.toml": text})
     config = configured.load(str(folder))
     plan = plan_of(folder, app="web", config=config, environ=ENVIRON | environ)
-    return fleets.membership(str(folder), plan, config, environ)[1]
+    found = fleets.membership(str(folder), plan, config, environ)
+    return found[1] if found is not None else None
 
 
 def test_an_exclusive_app_needs_a_fleet_and_a_project_that_has_a_name_there(temporary: Path) -> None:
@@ -155,6 +156,15 @@ def test_an_exclusive_app_needs_a_fleet_and_a_project_that_has_a_name_there(temp
     assert _membership(temporary, EXCLUSIVE.replace('exclusive = "fleet"', ""), on) == Membership(
         "default", "box", None
     )
+    config = configured.load(str(temporary))
+    plan = plan_of(temporary, app="web", config=config, environ=ENVIRON)
+    told = fleets.membership(str(temporary), plan, config, on)
+    assert told is not None
+    (note,) = told[2]
+    assert note.startswith("this project has no name in the fleet: git has the remotes `one`, `two`")
+    assert note.endswith('add `project = "NAME"`, the same on every host')
+    with pytest.raises(UsageError, match="DEVSUP_FLEET: the address of Redis cannot be read"):
+        _membership(temporary, "[apps.web]\ncommand = 'x'\n", {"DEVSUP_FLEET": "http://hunter2"})
     named = _membership(temporary, f'project = "shop"\n{EXCLUSIVE}', on)
     assert named == Membership("default", "box", "shop")
     git(temporary, "remote", "remove", "two")

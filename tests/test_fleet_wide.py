@@ -23,6 +23,7 @@ from tests.cli_support import make_server
 from tests.fleet_support import lease_of
 from tests.redis_support import Proxy
 from tests.support import free_port, server_argv, wait_until
+from tests.test_contract import checked
 from tests.test_layers import loaded
 
 if TYPE_CHECKING:
@@ -127,7 +128,9 @@ def test_each_host_sees_the_servers_of_all(hosts: Hosts, shared_redis: RedisServ
     assert text[0].split() == ["HOST", "PROJECT", "APP", "STATE", "URL", "SEEN"]
     assert text[1].split()[:4] == ["box-a", "box-a", "web", "ready"]
     assert max(map(len, text)) <= 80
-    found = b("hosts", "--json").data["hosts"]
+    checked(b("list", "--fleet", "--json"), "list")
+    checked(a("status", "web", "--json"), "status")
+    found = checked(b("hosts", "--json"), "hosts")["data"]["hosts"]
     assert [(one["host"], one["up"], one["lost"], one["here"]) for one in found] == [
         ("box-a", 1, 0, False),
         ("box-b", 1, 0, True),
@@ -250,7 +253,7 @@ def test_a_stop_reaches_the_guard_on_another_host(hosts: Hosts, shared_redis: Re
     a, b = hosts("box-a", "box-b")
     server = _up(a, "web", b)
     _up(b, "api", b)
-    stopped = b("stop", "web", "api", "--fleet", "--json").data["results"]
+    stopped = checked(b("stop", "web", "api", "--fleet", "--json"), "stop")["data"]["results"]
     assert [one["outcome"] for one in stopped] == ["stopped", "stopped"]
     assert (stopped[0]["server"]["host"], stopped[0]["server"]["state"]) == ("box-a", "stopped")
     assert (stopped[0]["server"]["id"], stopped[0]["signals"], stopped[0]["port_free"]) == (
@@ -264,7 +267,7 @@ def test_a_stop_reaches_the_guard_on_another_host(hosts: Hosts, shared_redis: Re
     assert listed(b) == {}
     for nobody in ("box-a/web", "nope"):
         again = b("stop", nobody, "--fleet", "--json")
-        assert (again.code, again.error["code"]) == (3, "not_found")
+        assert (again.code, checked(again, "stop")["error"]["code"]) == (3, "not_found")
         assert again.error["hint"] == "devsup list --fleet"
 
 

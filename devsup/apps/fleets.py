@@ -7,7 +7,7 @@ Reads files; Redis is asked nothing here.
 from __future__ import annotations
 
 from devsup.apps import configured, origin
-from devsup.errors import ConfigInvalid
+from devsup.errors import ConfigInvalid, UsageError
 from devsup.fleet import settings
 from devsup.fleet.membership import Membership
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from devsup.config import Config
     from devsup.fleet.settings import Settings
     from devsup.paths import Home
+    from devsup.redis.address import Address
 
-__all__ = ["configured_for", "identity", "membership", "of_project"]
+__all__ = ["address", "configured_for", "identity", "membership", "of_project"]
 
 
 def configured_for(config: Config | None, environ: Mapping[str, str]) -> Settings | None:
@@ -47,10 +48,11 @@ def identity(project: str, config: Config | None) -> str | None:
 
 def membership(
     project: str, plan: Plan, config: Config | None, environ: Mapping[str, str]
-) -> tuple[Settings | None, Membership | None]:
+) -> tuple[Settings, Membership, list[str]] | None:
     """
-    Return the fleet and what a server of ``plan`` is to it, without its lease; None where there is none.
+    Return the fleet, what a server of ``plan`` is to it, without its lease, and notes; None where none is.
 
+    :raises UsageError: the address of its Redis is none
     :raises ConfigInvalid: the app is exclusive, and there is no fleet or nothing names its project
     """
     fleet = configured_for(config, environ)
@@ -61,24 +63,47 @@ def membership(
                 f"`{plan.app}` may run once in a fleet, and {settings.why_not(config.fleet)}",
                 hint=settings.HOW,
             )
-        return None, None
+        return None
+    address(fleet)  # refused here: a guard has nobody to tell
     named = config.project if config is not None else None
     found = origin.Origin(named) if named is not None else origin.find(project)
     if plan.exclusive and found.name is None:
         assert config is not None
         raise _nameless(config, plan, project, found)
-    return fleet, Membership(fleet.name, fleet.host, found.name, fleet.ttl, fleet.on_lost)
+    notes = []
+    if found.ambiguous:
+        notes.append(f"this project has no name in the fleet: {_several(found)}; {_NAME_IT}")
+    return fleet, Membership(fleet.name, fleet.host, found.name, fleet.ttl, fleet.on_lost), notes
+
+
+def address(fleet: Settings) -> Address:
+    """
+    Return where the fleet's Redis is.
+
+    :raises UsageError: it is no address; says which setting that is
+    """
+    from devsup.redis import address
+
+    try:
+        return address.parse(fleet.url)
+    except UsageError as error:
+        named = f"`url` of `[fleet]`, {fleet.source}" if fleet.source != settings.URL else settings.URL
+        raise UsageError(f"{named}: {error.message}", hint=error.hint) from None
+
+
+_NAME_IT = 'add `project = "NAME"`, the same on every host'
+
+
+def _several(found: origin.Origin) -> str:
+    remotes = ", ".join(f"`{one}`" for one in found.ambiguous)
+    return f"git has the remotes {remotes}, and follows none of them"
 
 
 def _nameless(config: Config, plan: Plan, project: str, found: origin.Origin) -> ConfigInvalid:
-    if found.ambiguous:
-        remotes = ", ".join(f"`{one}`" for one in found.ambiguous)
-        why = f"git has the remotes {remotes}, and follows none of them"
-    else:
-        why = f"git names no other host's repository for `{project}`"
+    why = _several(found) if found.ambiguous else f"git names no other host's repository for `{project}`"
     return config.error(
         f"apps.{plan.app}.exclusive",
         f"`{plan.app}` may run once in a fleet, but this project has no name there: {why}",
         allowed=list(found.ambiguous),
-        hint='add `project = "NAME"`, the same on every host',
+        hint=_NAME_IT,
     )

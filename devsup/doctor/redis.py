@@ -16,7 +16,6 @@ from devsup.doctor.scene import BAD, WARN, Seen, found
 from devsup.errors import DevsupError, FleetUnreachable
 from devsup.fleet import keys, membership, note, settings
 from devsup.guard import job as jobs
-from devsup.redis import address as addresses
 from devsup.redis.connection import Client, Connection, failed
 from devsup.redis.resp import ErrorReply, Push
 
@@ -55,10 +54,9 @@ def look(scene: Scene, facts: list[str]) -> list[Seen] | None:
         return None
     leases = _leases(scene, facts)
     try:
-        address = addresses.parse(fleet.url)
+        address = fleets.address(fleet)
     except DevsupError as error:
-        fix = f"correct {fleet.source}: {error.hint}"
-        return [*leases, Seen(BAD, "redis_address", error.message, fix)]
+        return [*leases, Seen(BAD, "redis_address", error.message, error.hint or "correct it")]
     try:
         with Client(address, _PATIENCE, name="devsup-doctor") as client:
             return [*leases, *_ask(scene, fleet, client, facts)]

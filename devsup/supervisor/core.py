@@ -111,7 +111,7 @@ class Supervisor(Looking):
             config = configured.load(self.project, self.home)
             plan = self._plan(app, given, config, port=port, env=env, environ=environ)
             self.confine(plan.cwd)
-            fleet = self.fleet_of(plan, config, environ)
+            fleet = self._fleet_of(plan, config, environ)
             asked: dict[str, Any] = {}
             if any(one is not None for one in (restart, idle_timeout, ttl, with_parent)):
                 from devsup.apps import policy
@@ -192,7 +192,7 @@ class Supervisor(Looking):
                 config=config,
             )
 
-    def fleet_of(
+    def _fleet_of(
         self, plan: Plan, config: Config | None, environ: Mapping[str, str]
     ) -> tuple[Settings, Membership] | None:
         """
@@ -203,12 +203,12 @@ class Supervisor(Looking):
         if not (plan.exclusive or environ.get("DEVSUP_FLEET") or (config is not None and config.fleet)):
             return None  # most have none, and pay for none
         from devsup.apps import fleets
-        from devsup.redis import address
 
-        fleet, membership = fleets.membership(self.project, plan, config, environ)
-        if fleet is None or membership is None:
+        found = fleets.membership(self.project, plan, config, environ)
+        if found is None:
             return None
-        address.parse(fleet.url)  # refused here: a guard has nobody to tell
+        fleet, membership, notes = found
+        self.notes += [note for note in notes if note not in self.notes]
         return fleet, membership
 
     def _running(self, name: str | None) -> Row | None:

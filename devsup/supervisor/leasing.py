@@ -14,6 +14,7 @@ import time
 from binascii import hexlify
 
 from devsup import identity, trace
+from devsup.apps import fleets
 from devsup.clock import iso
 from devsup.errors import DevsupError, FleetUnreachable, LeaseHeldElsewhere
 from devsup.fleet import holding, keys
@@ -51,9 +52,7 @@ def client(fleet: Settings, timeout: float = _TIMEOUT) -> Client:
 
     :raises UsageError: the address is none
     """
-    from devsup.redis import address
-
-    return Client(address.parse(fleet.url), timeout, name="devsup")
+    return Client(fleets.address(fleet), timeout, name="devsup")
 
 
 class Leasing:

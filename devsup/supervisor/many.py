@@ -68,7 +68,7 @@ def up(
         try:
             plan = commands.of_app(seen, app, call)
             supervisor.confine(plan.cwd)
-            fleets[name] = supervisor.fleet_of(plan, config, environ)
+            fleets[name] = supervisor._fleet_of(plan, config, environ)  # noqa: SLF001 - the two modules are one
             plans[name] = plan
         except DevsupError as error:
             run.end(name, UpResult(name, "failed", None, _plain(error)))
