@@ -6,14 +6,16 @@ import os
 import re
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
+from devsup.fleet import keys
 from tests.fleet_support import lease_of
 from tests.redis_support import Proxy
-from tests.support import ROOT, hear, wait_until
+from tests.support import ROOT, hear, say, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,13 +115,15 @@ def test_a_start_that_fails_leaves_no_lease(hosts: Hosts, shared_redis: RedisSer
     assert b("stop", "web").code == 0
 
 
-#: A start that stops dead after its lease is granted, before there is a guard.
+#: A start that waits after its lease is granted, before there is a guard.
 KILLED = """
 import os, sys
 from devsup.supervisor import Supervisor, start
-def launch(*_, **__):
+real = start.launch_guard
+def launch(*args, **named):
     print("has it", flush=True)
     sys.stdin.readline()
+    return real(*args, **named)
 start.launch_guard = launch
 Supervisor().start("web")
 """
@@ -167,6 +171,43 @@ def test_a_start_asks_redis_once_and_one_that_finds_its_server_not_at_all(
     assert a("start", "web", "--json").data["reused"] is True
     assert (proxy.connections, proxy.round_trips) == before
     assert a("stop", "web").code == 0
+
+
+def test_a_lease_of_nobody_whom_this_folder_knows_is_left_alone(
+    hosts: Hosts, shared_redis: RedisServer, spawn: Spawn
+) -> None:
+    """A copy of a machine, registry and all, has its place: what was started on one is not on the other."""
+    (a,) = hosts("box-a")
+    child = _amid(a, spawn)
+    child.kill()
+    child.wait()
+    with shared_redis.client() as redis:
+        redis.hset(keys.lease("team", "shop", "web").lease, "server", "0123456789ab")
+    assert a("start", "web", "--json").error["code"] == "lease_held_elsewhere"
+
+
+def test_a_stop_while_the_lease_is_taken_leaves_none(
+    hosts: Hosts, shared_redis: RedisServer, spawn: Spawn
+) -> None:
+    (a,) = hosts("box-a")
+    child = _amid(a, spawn)
+    assert a("stop", "web", "--json").data["results"][0]["outcome"] == "stopped"
+    say(child, "go\n")
+    child.wait(30)
+    assert lease_of(shared_redis) == {}
+    assert a("list", "--json").data["servers"] == []
+
+
+def test_a_redis_that_hangs_holds_nobody_up_for_long(hosts: Hosts, redis_server: RedisServer) -> None:
+    redis_server.start()
+    (a,) = hosts("box-a", url=redis_server.url)
+    redis_server.pause()
+    began = time.monotonic()
+    assert a("start", "web", "--json").error["code"] == "fleet_unreachable"
+    assert time.monotonic() - began < 10
+    assert a("start", "api", "--json").data["server"]["state"] == "ready"
+    assert a("stop", "api", "--json").data["results"][0]["outcome"] == "stopped"
+    redis_server.resume()
 
 
 def test_ctrl_c_amid_a_start_gives_the_lease_back(

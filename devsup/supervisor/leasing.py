@@ -27,7 +27,7 @@ from devsup.system.alarm import boottime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Set
 
     from devsup.fleet.membership import Membership
     from devsup.fleet.settings import Settings
@@ -58,11 +58,15 @@ def client(fleet: Settings, timeout: float = _TIMEOUT) -> Client:
 class Leasing:
     """The lease that one start has asked for, if any. For one thread."""
 
-    def __init__(self, home: Home, registry: Registry, fleet: Settings, membership: Membership) -> None:
+    def __init__(
+        self, home: Home, registry: Registry, fleet: Settings, membership: Membership, cleared: Set[str]
+    ) -> None:
         self.home = home
         self.registry = registry
         self.fleet = fleet
         self.membership = membership
+        #: The ids of reservations whose callers are dead, and which this start has removed.
+        self.cleared = cleared
         #: The token and the server for which a lease may have been taken: the answer can be lost.
         self._asked: tuple[str, Row] | None = None
 
@@ -123,12 +127,15 @@ class Leasing:
         return leases.answered(_twice(lambda: redis.call(*command)))
 
     def _is_left_over(self, held: Held) -> bool:
-        """Tell whether the holder was a server of this state folder that is no more."""
+        """Tell whether the holder is a server that this state folder has had, and that is no more."""
         holder = holding.read(held.holder)
         if holder is None or holder.place != holding.place(identity.here(), self.home.root):
             return False
         row = self.registry.row(holder.server)
-        return row is None or life(row) in (Life.DEAD, Life.ENDED)
+        if row is not None:
+            return life(row) in (Life.DEAD, Life.ENDED)
+        # What is not known here may live elsewhere: copies of one machine all have its place.
+        return holder.server in self.cleared or bool(self.registry.ended(id=holder.server, limit=1))
 
     def _held(self, held: Held, row: Row) -> LeaseHeldElsewhere:
         holder = holding.read(held.holder)
@@ -141,7 +148,7 @@ class Leasing:
         where = f"on `{holder.host}`"
         if holder.place == holding.place(identity.here(), self.home.root):
             other = self.registry.row(holder.server)
-            where = f"on this host, in `{other.project}`" if other is not None else "on this host"
+            where = f"on this host, in `{other.project}`" if other is not None else where
         whose = f", for `{holder.owner}`" if holder.owner else ""
         # The number is the time at which it was taken, in microseconds; never before that.
         at = min(holder.fencing // 1000, held.at)

@@ -116,6 +116,8 @@ class Starter:
         #: Where its fleet is, and what a server of it is to that; the lease of an exclusive app.
         self.fleet = fleet
         self.leasing: Leasing | None = None
+        #: The ids of dead rows that this call has cleared away.
+        self.cleared: set[str] = set()
 
     def run(self) -> StartResult:
         """Return the server, started or found; see the errors of `Supervisor.start`."""
@@ -377,6 +379,7 @@ class Starter:
                 if plan.port_auto and reserved.asked_port is not None:
                     self.plan = plan = plan.with_port(reserved.asked_port)
                 self.made.add(reserved.id)
+                self.cleared |= {row.id for row in dead}
                 trace.step(f"reserved {plan.session}, generation {reserved.generation}, port {plan.port}")
                 return reserved
         raise InternalError(
@@ -419,7 +422,7 @@ class Starter:
         from devsup.supervisor.leasing import Leasing
 
         if self.leasing is None:
-            self.leasing = Leasing(self.home, self.registry, *self.fleet)
+            self.leasing = Leasing(self.home, self.registry, *self.fleet, self.cleared)
         return self.leasing.take(row, self.deadline)
 
     def _spawn(self, row: Row, executable: str, fleet: Membership | None) -> Hearing:
