@@ -91,6 +91,9 @@ def test_a_lost_lease_is_seen_by_status_doctor_and_why(hosts: Hosts, redis_serve
     redis_server.pause()
     wait_until(lambda: a("status", "web", "--json").data["lease"]["state"] == "lost", 20)
     assert "lease_lost" in kinds(a)
+    found = a("start", "web", "--json")
+    assert found.data["reused"] is True
+    assert any("it runs without its lease in the fleet" in note for note in found.notes)
     assert a("status", "web", "--json").data["server"]["state"] == "ready"
     story = a("why", "web").out
     assert "runs on without its lease in the fleet" in story

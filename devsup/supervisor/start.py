@@ -183,10 +183,22 @@ class Starter:
             name = row.app or row.session
             self.notes.append(f"`{row.folder}` already has this server, as `{name}` of `{row.project}`")
         self._note_differences(row, server.port)
+        self._note_lost_lease(row)
         if server.state is State.UNHEALTHY:
             name = row.app or row.session
             self.notes.append(f"{trouble(row, server)}; `devsup restart {name}` runs it again")
         return StartResult(server, row.id not in self.made, waited_ms=self._waited(), notes=self.notes)
+
+    def _note_lost_lease(self, row: Row) -> None:
+        if self.fleet is None or not self.plan.exclusive:
+            return
+        from devsup.fleet import note
+
+        lease = note.shown(self.home, row.id)
+        if lease is not None and lease["state"] == "lost":
+            self.notes.append(
+                "it runs without its lease in the fleet: another host may run it, too (`devsup list --fleet`)"
+            )
 
     def _join(self, row: Row) -> StartResult | None:
         trace.step(f"{row.session} is {row.state.value}: joining")
