@@ -10,6 +10,8 @@ import asyncio
 import math
 import os
 import re
+import sqlite3
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 from devsup import aio, clock, system
 from devsup.errors import (
     FleetUnreachable,
+    LockTimeout,
     MissingDependencies,
     NotOwner,
     PoolExhausted,
@@ -31,13 +34,15 @@ from devsup.paths import Home
 from devsup.pool import Item, Lease, Pool
 from devsup.pool import _core as core
 from devsup.redis import client
-from devsup.registry import lending
+from devsup.registry import keeping, lending, transactions
+from devsup.registry.locking import FileLock
 from tests.redis_support import Proxy
 from tests.support import ROOT, free_port, hear, say, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+    from types import FrameType
 
     from tests.redis_support import RedisServer
     from tests.support import Spawn
@@ -500,6 +505,61 @@ def test_an_idle_pool_keeps_nobody_from_mending_the_registry(home: Path) -> None
     assert other.names() == ("names", "slots")
     pool.close()
     other.close()
+
+
+def test_a_writer_is_waited_for_but_not_for_ever(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Pool("slots", [1, 2], home=str(home)) as pool:
+        pool.items()
+        writer = sqlite3.connect(home / "registry.db", isolation_level=None, check_same_thread=False)
+        writer.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(keeping, "PATIENCE", 0.05)
+        with pytest.raises(LockTimeout):
+            pool.acquire("me", LONG)
+        monkeypatch.setattr(keeping, "PATIENCE", 30)
+        leave = threading.Timer(0.1, writer.execute, ["ROLLBACK"])
+        leave.start()
+        assert pool.acquire("me", LONG).item == 1
+        leave.join()
+        writer.close()
+
+
+def test_a_ctrl_c_at_any_call_keeps_neither_the_registry_nor_a_connection(home: Path) -> None:
+    """
+    What comes after it works, and nobody waits for a lock that a dead call has left.
+
+    Python looks for signals where a function begins and where a call has returned.
+    """
+    store = lending.Lending(Home(str(home)))
+    life = store.define("slots", ["a"])[1]
+    own = {keeping.__file__, transactions.__file__}
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for at in range(1, 200):
+        left = at
+
+        def profile(frame: FrameType, event: str, _: object) -> None:
+            nonlocal left
+            if frame.f_code.co_filename in own and event != "c_call":
+                left -= 1
+                if left == 0:
+                    raise KeyboardInterrupt
+
+        sys.setprofile(profile)
+        try:
+            store.items("slots", life)
+        except KeyboardInterrupt:
+            pass
+        else:
+            break
+        finally:
+            sys.setprofile(None)
+        assert store.items("slots", life)[0] == "items"
+        probe = FileLock(Home(str(home)))
+        probe.exclude()
+        probe.close()
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert left > 0
+    assert at > 10
+    store.close()
 
 
 def test_a_place_that_cannot_be_used_is_said(home: Path) -> None:

@@ -15,7 +15,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
+from datetime import datetime
 
 from devsup import masking
 from devsup.clock import iso
@@ -56,6 +58,8 @@ _TEXT = f"give a text of one line, of 1 to {_MOST_BYTES} bytes"
 _ITEM = "give a text or a whole number"
 _TTL = f"give a number of seconds: more than 0, and not more than {LONGEST:.0f}"
 _LEASE = "give what `acquire` or `renew` has returned"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_JSON = json.JSONEncoder(ensure_ascii=False)
 _UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -237,16 +241,17 @@ def encoded(item: str | int) -> str:
     """Return an item as stores hold it: JSON, which tells the number 1 from the text `1`."""
     if isinstance(item, bool) or not isinstance(item, str | int):
         raise UsageError(f"an item is of the type {type(item).__name__}", hint=_ITEM)
-    if isinstance(item, str):
-        _text(item, "an item")
-    elif not -(2**63) <= item < 2**63:
-        raise UsageError("an item that is a number has 64 bits at most", hint=_ITEM)
-    return json.dumps(item, ensure_ascii=False)
+    if isinstance(item, int):
+        if not -(2**63) <= item < 2**63:
+            raise UsageError("an item that is a number has 64 bits at most", hint=_ITEM)
+        return str(item)
+    _text(item, "an item")
+    return str(_JSON.encode(item))
 
 
 def decoded(item: str) -> str | int:
     """Return an item as it was given."""
-    found: str | int = json.loads(item)
+    found: str | int = json.loads(item) if item[:1] == '"' else int(item)
     return found
 
 
@@ -274,7 +279,7 @@ def _text(value: str, what: str) -> str:
         raise UsageError(f"{what} is no text that can be written as UTF-8", hint=_TEXT) from None
     if size > _MOST_BYTES:
         raise UsageError(f"{what} has more than {_MOST_BYTES} bytes", hint=_TEXT)
-    if any(ord(letter) < 0x20 or ord(letter) == 0x7F for letter in value):
+    if _CONTROL.search(value):
         raise UsageError(f"{what} has control characters in it", hint=_TEXT)
     return value
 
@@ -291,14 +296,11 @@ def _milliseconds(ttl: float | None) -> int:
 def _ms(moment: str) -> int:
     """Return a time as `clock.iso` writes it in ms since the epoch."""
     try:
-        seconds, _, fraction = moment.removesuffix("Z").partition(".")
-        day, _, clock = seconds.partition("T")
-        year, month, date = map(int, day.split("-"))
-        hours, minutes, rest = map(int, clock.split(":"))
-        from calendar import timegm
-
-        return timegm((year, month, date, hours, minutes, rest, 0, 0, 0)) * 1000 + int(fraction or 0)
-    except (AttributeError, ValueError):
+        found = datetime.fromisoformat(moment)
+        if found.tzinfo is None:
+            raise ValueError
+        return round(found.timestamp() * 1000)
+    except (TypeError, ValueError, OverflowError):
         raise UsageError("`expires_at` of the lease is no time", hint=_LEASE) from None
 
 

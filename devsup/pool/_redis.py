@@ -51,7 +51,7 @@ class _Commands:
 
     def _arguments(self, request: Request) -> tuple[Any, ...]:
         """Return what follows the text of a script or its hash."""
-        return (len(self._keys), *self._keys, *arguments(request, os.urandom(8).hex()))
+        return (len(self._keys), *self._keys, *arguments(request))
 
 
 def _packed(command: tuple[Any, ...]) -> bytes:

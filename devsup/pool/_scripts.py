@@ -18,10 +18,13 @@ was lost, unless the clock was set back. A lease that is not over and older than
 higher than any that the pool knows, is of data that was lost: it is as good as ever, if nobody has had its
 item since.
 
-Pure: texts, and the tuples of their answers, which are those of `registry.lending`. Written for Redis 6.2.
+Pure but for a random word: texts, and the tuples of their answers, which are those of `registry.lending`.
+Written for Redis 6.2.
 """
 
 from __future__ import annotations
+
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -254,10 +257,10 @@ def keys(name: str) -> tuple[str, str]:
     return pool, f"{pool}:ends"
 
 
-def arguments(request: Request, life: str) -> list[str | int]:
-    """Return the arguments of the script for a request; ``life`` is a new one, for a pool that has none."""
+def arguments(request: Request) -> tuple[str | int, ...]:
+    """Return the arguments of the script for a request; a new life, for a pool that has none, is random."""
     operation, given = request
-    return [life, *given[0]] if operation == "define" else list(given)
+    return (os.urandom(8).hex(), *given[0]) if operation == "define" else given
 
 
 def read(answer: list[Any]) -> Answer:

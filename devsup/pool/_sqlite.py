@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from devsup.paths import Home, find_home
 from devsup.registry.lending import Lending
 
@@ -14,7 +16,7 @@ __all__ = ["SqliteStore", "names", "state_folder"]
 
 def state_folder(home: str | None) -> Home:
     """Return the state folder that ``home`` names, or else the environment."""
-    return find_home() if home is None else find_home({"DEVSUP_HOME": home})
+    return find_home() if home is None else find_home({"DEVSUP_HOME": os.fspath(home)})
 
 
 def names(home: str | None) -> list[str]:

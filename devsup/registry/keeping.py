@@ -12,8 +12,11 @@ own.
 from __future__ import annotations
 
 import os
+import time
 from _thread import allocate_lock, get_ident
 
+from devsup.errors import LockTimeout
+from devsup.registry.locking import PATIENCE
 from devsup.registry.opening import is_current
 from devsup.registry.transactions import Transactions
 
@@ -60,42 +63,59 @@ class KeptTransactions(Transactions):
     ) -> T | None:
         if self._process != os.getpid():
             self._begin_anew()
+        me = get_ident()
+        if me in self._inside:
+            raise RuntimeError("a transaction is already open on this registry")
         with self._one_at_a_time:
-            me, db = get_ident(), self._kept
-            self._kept = None
-            if db is not None:
-                db = self._current(db)
-            self._open[me] = db
+            # At each moment, also one in which a Ctrl-C comes, a connection that is open stands somewhere.
+            if self._kept is not None:
+                self._open[me] = self._kept
+                self._kept = None
+            else:
+                self._open.setdefault(me, None)
             try:
-                return super()._run(body, write=write, any_schema=any_schema, single=single)
+                self._look_after(me)
+                deadline = 0.0
+                while True:
+                    try:
+                        return super()._run(body, write=write, any_schema=any_schema, single=single)
+                    except LockTimeout:
+                        now = time.monotonic()
+                        deadline = deadline or now + PATIENCE
+                        if now > deadline:
+                            raise
             finally:
-                db = self._open.pop(me)
-                if db is not None:
-                    self._keep(db)
+                self._keep(me)
 
-    def _current(self, db: Database) -> Database | None:
-        current = False
+    def _look_after(self, me: int) -> None:
+        """Take the lock of what was kept, or close it where it is not to the registry any more."""
+        db = self._open[me]
+        if db is None:
+            return
         try:
             current = is_current(self.home, db)
         except Exception:
-            return None  # what is wrong with it is found, and told, by who opens it
-        finally:
-            if not current:
-                db.close()
-        return db if current else None
+            current = False  # what is wrong with it is found, and told, by who opens it
+        if not current:
+            self._drop(me)
 
-    def _keep(self, db: Database) -> None:
+    def _keep(self, me: int) -> None:
+        db = self._open[me]
         # Whoever cannot write the lock file reads a file that nobody tells it about.
-        if db.lock.read_only or not db.checked:
-            db.close()
-        else:
+        if db is not None and (db.lock.read_only or not db.checked or db.connection.in_transaction):
+            self._drop(me)
+            db = None
+        self._kept = db
+        del self._open[me]
+        if db is not None:
             db.lock.release()
-            self._kept = db
 
     def _begin_anew(self) -> None:
-        if self._kept is not None:
-            _inherited.append(self._kept)
-        # The lock may have been held by a thread that is not in this process.
+        for db in (self._kept, *self._open.values()):
+            if db is not None:
+                _inherited.append(db)
+                db.lock.close()  # it would be locked for as long as this process lives
+        # Ours may have been held by a thread that is not in this process.
         self._one_at_a_time, self._kept, self._process = allocate_lock(), None, os.getpid()
         self._open, self._inside = {}, set()
 

@@ -106,15 +106,18 @@ def acquire(db: Database, name: str, life: str, owner: str, ttl: int) -> Answer:
     Returns ``("lent", item, fencing, until)`` or, where none is free, ``("full", item, owner, until)`` of
     the one whose lease ends first; ``("full",)`` where there are no items at all.
     """
-    now = _now_in(db, name, life)
-    if now is None:
-        return _UNDEFINED
     found = db.execute(
-        "SELECT item, owner, until FROM items WHERE pool = ? AND offered = 1 ORDER BY until LIMIT 1", (name,)
+        "SELECT life, ahead, item, owner, until FROM pools LEFT JOIN clocks ON boot = ?"
+        " LEFT JOIN items ON pool = name AND offered = 1 WHERE name = ? ORDER BY until LIMIT 1",
+        (system.boot_id(), name),
     ).fetchall()
-    if not found or found[0][2] > now // 1000:
-        return ("full", *(found[0] if found else ()))
-    item, until = found[0][0], now // 1000 + ttl
+    if not found or found[0][0] != life:
+        return _UNDEFINED
+    ahead, *first = found[0][1:]
+    now = _now(db, ahead)
+    if first[0] is None or first[2] > now // 1000:
+        return ("full", *(() if first[0] is None else first))
+    item, until = first[0], now // 1000 + ttl
     [(fencing,)] = db.execute(
         "UPDATE pools SET fencing = max(fencing + 1, ?) WHERE name = ? RETURNING fencing", (now, name)
     ).fetchall()

@@ -36,13 +36,14 @@ _LENGTH = 80
 class FileLock:
     """`registry.lock`, open; ``read_only`` where its folder is, and then perhaps without a lock at all."""
 
-    __slots__ = ("_descriptor", "_home", "read_only", "stamp")
+    __slots__ = ("_descriptor", "_here", "_home", "read_only", "stamp")
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self.read_only = False
         #: The inode of the database that this file speaks for; None where there never was one.
         self.stamp: int | None = None
+        self._here: os.stat_result | None = None
         self._descriptor = self._open()
 
     def _open(self) -> int:
@@ -123,10 +124,11 @@ class FileLock:
     def is_in_place(self) -> bool:
         """Tell whether the path still leads to this file: others lock what they find there."""
         try:
-            there, here = os.stat(self._home.registry_lock), os.fstat(self._descriptor)
+            there = os.stat(self._home.registry_lock)
+            self._here = self._here or os.fstat(self._descriptor)
         except OSError:
             return False
-        return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+        return (there.st_dev, there.st_ino) == (self._here.st_dev, self._here.st_ino)
 
     def generation(self) -> int:
         """Return the highest generation this file knows of."""

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Damaged", "Database", "is_current", "is_newer", "open_database", "repair"]
 
+#: Seconds for which SQLite waits on a connection that is kept, whose owner asks again: by itself it would
+#: look less and less often, and eight processes on two busy cores mostly sleep.
+_TURN = 0.001
 #: More rounds than this mean that somebody undoes our work each time.
 _ROUNDS = 8
 _SAFE = frozenset(b"/-._~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -172,7 +175,7 @@ def _connect(
     try:
         connection = sqlite3.connect(
             uri(home.registry, options),
-            timeout=PATIENCE,
+            timeout=_TURN if any_thread else PATIENCE,
             isolation_level=None,
             uri=True,
             check_same_thread=not any_thread,

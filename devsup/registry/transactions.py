@@ -89,8 +89,8 @@ class Transactions:
         me = get_ident()
         if me in self._inside:
             raise RuntimeError("a transaction is already open on this registry")
-        self._inside.add(me)
         try:
+            self._inside.add(me)
             for _ in range(_ATTEMPTS):
                 try:
                     db = self._open.get(me)
@@ -138,8 +138,8 @@ class Transactions:
         try:
             if not begin:
                 return body(db)
-            db.execute(begin)
             try:
+                db.execute(begin)
                 answer = body(db)
                 db.execute("COMMIT")
             except BaseException:
