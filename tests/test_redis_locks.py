@@ -158,6 +158,28 @@ def _of_others() -> int:
     return len(_taking._renewers) - 1
 
 
+def test_what_goes_wrong_with_one_lock_ends_no_other(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds = [RedisLock(shared_redis.url, name, ttl=3).write() for name in ("cursed", "shop")]
+    for hold in holds:
+        assert hold.try_acquire()
+    renew, tries = _taking.Taking.renew, []
+
+    def fail_for_one(taking: _taking.Taking) -> Any:
+        if taking.keys.lease == "{devsup:lock:cursed}":
+            tries.append(1)
+            raise ZeroDivisionError
+        return renew(taking)
+
+    monkeypatch.setattr(_taking.Taking, "renew", fail_for_one)
+    see_a_renewal(shared_redis, KEY)
+    wait_until(lambda: len(tries) > 2, 20)
+    monkeypatch.undo()
+    see_a_renewal(shared_redis, "{devsup:lock:cursed}")
+    assert [hold.release() for hold in holds] == [True, True]
+
+
 def test_who_waits_does_not_poll(shared_redis: RedisServer, spawn: Spawn) -> None:
     """Questions are asked about once a second, and at once when the lock becomes free."""
     lock = RedisLock(shared_redis.url, "shop")

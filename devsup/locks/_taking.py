@@ -225,7 +225,13 @@ class Renewer:
         try:
             while ready := self._ready():
                 for taking in ready:
-                    again = self._give_back(taking) if taking in self._ending else self._renew(taking)
+                    try:
+                        again = self._give_back(taking) if taking in self._ending else self._renew(taking)
+                    except (
+                        Exception
+                    ) as error:  # of one taking: those of others are to be renewed all the same
+                        trace.step(f"{taking.keys.lease}: {error!r}")
+                        again = taking.pauses.next()
                     if again is not None:
                         with self._mutex:
                             self._due.setdefault(taking, time.monotonic() + again)
@@ -286,17 +292,16 @@ class Renewer:
         return again
 
 
-_renewers: dict[str, Renewer] = {}
+_renewers: dict[Address, Renewer] = {}
 _making = threading.Lock()
 
 
 def renewer(address: Address) -> Renewer:
     """Return what renews locks at ``address`` in this process."""
-    key = repr(address.asdict())
-    found = _renewers.get(key)
+    found = _renewers.get(address)
     if found is None:
         with _making:
-            found = _renewers.get(key) or _renewers.setdefault(key, Renewer(address))
+            found = _renewers.get(address) or _renewers.setdefault(address, Renewer(address))
     return found
 
 

@@ -132,7 +132,7 @@ class Link:
             self._idle.pop().disconnect()
 
 
-_links: dict[str, Link] = {}
+_links: dict[Address, Link] = {}
 
 
 def link(address: Address) -> Link:
@@ -141,12 +141,7 @@ def link(address: Address) -> Link:
 
     :raises MissingDependencies: redis-py is not installed
     """
-    key = _key(address)
-    return _links.get(key) or _links.setdefault(key, Link(address))
-
-
-def _key(address: Address) -> str:
-    return repr(address.asdict())
+    return _links.get(address) or _links.setdefault(address, Link(address))
 
 
 # -- asyncio ---------------------------------------------------------------------------------------------
@@ -221,7 +216,7 @@ class _OfLoop:
     """The links of one loop, and what closes them."""
 
     def __init__(self) -> None:
-        self.links: dict[str, AsyncLink] = {}
+        self.links: dict[Address, AsyncLink] = {}
         self.keeper = self._keep()
 
     async def _keep(self) -> AsyncIterator[None]:
@@ -246,8 +241,7 @@ async def async_link(address: Address) -> AsyncLink:
     if of_loop is None:
         of_loop = _loops[loop] = _OfLoop()
         await anext(of_loop.keeper)  # from here on the loop knows it, and closes it at its end
-    key = _key(address)
-    return of_loop.links.get(key) or of_loop.links.setdefault(key, AsyncLink(address))
+    return of_loop.links.get(address) or of_loop.links.setdefault(address, AsyncLink(address))
 
 
 _of_parent: list[_OfLoop] = []
