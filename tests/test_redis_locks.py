@@ -180,6 +180,21 @@ def test_what_goes_wrong_with_one_lock_ends_no_other(
     assert [hold.release() for hold in holds] == [True, True]
 
 
+def test_what_is_no_utf_8_is_sent_and_read(shared_redis: RedisServer, use: Use) -> None:
+    """A name or a purpose may be a path; what another program wrote beside a token is anything."""
+    for purpose, told in (("\udce9", "\udce9"), ("\ud800", "?")):
+        lock = RedisLock(shared_redis.url, "pa\udce9th", purpose=purpose)
+        with lock.write():
+            holder = lock.holder()
+            assert holder is not None
+            assert holder.purpose == told
+    with shared_redis.client() as client:
+        client.hset(KEY, mapping={"token": b"\xff", "fencing": b"\xff", "host": b"\xff"})
+        with pytest.raises(LockTimeout, match="another process"):
+            use(RedisLock(shared_redis.url, "shop"), 0, lambda _: None)
+        client.delete(KEY)
+
+
 def test_who_waits_does_not_poll(shared_redis: RedisServer, spawn: Spawn) -> None:
     """Questions are asked about once a second, and at once when the lock becomes free."""
     lock = RedisLock(shared_redis.url, "shop")
@@ -339,6 +354,8 @@ def test_what_cannot_be_is_refused(spawn: Spawn) -> None:
         ("redis://localhost", "", 30.0),
         ("redis://localhost", "shop", 0.01),
         ("redis://localhost", "shop", float("nan")),
+        ("redis://localhost", "shop", 1e18),
+        ("redis://localhost", "\ud800", 30.0),
     ):
         with pytest.raises(UsageError) as caught:
             RedisLock(url, name, ttl=ttl)
@@ -555,6 +572,11 @@ def test_who_is_cancelled_while_redis_hangs_leaves_no_lock(redis_server: RedisSe
     asyncio.run(main())
     wait_until(lambda: not _taking.renewer(lock.address)._ending, 20)
     assert not exists(redis_server)
+
+
+def test_a_host_that_cannot_be_is_told(use: Use) -> None:
+    with pytest.raises(FleetUnreachable, match="leads nowhere"):
+        use(RedisLock("redis://a..b", "shop"), 5, lambda _: None)
 
 
 def test_redis_that_is_away_is_told_in_time(redis_server: RedisServer, use: Use) -> None:

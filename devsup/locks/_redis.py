@@ -22,6 +22,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from devsup.clock import now_ms
+from devsup.durations import LONGEST
 from devsup.errors import FleetUnreachable, LockLost, LockTimeout, UsageError
 from devsup.locks import _owner
 from devsup.locks._stats import FRESH, Tally
@@ -81,7 +82,8 @@ class RedisLock:
     ``ttl`` is for how many seconds it stays with a holder that is dead, or cannot reach Redis; ``purpose``
     says to others what it is held for.
 
-    :raises UsageError: ``url`` is none, ``name`` is empty, or ``ttl`` is less than a tenth of a second
+    :raises UsageError: ``url`` is none, ``name`` is empty or no text, or ``ttl`` is less than a tenth of a
+        second or more than a year
     """
 
     __slots__ = ("address", "holding", "keys", "name", "order", "purpose", "tally", "ttl", "url")
@@ -89,7 +91,9 @@ class RedisLock:
     def __init__(self, url: str, name: str, *, ttl: float = 30.0, purpose: str | None = None) -> None:
         if not name:
             raise UsageError("a lock needs a name")
-        if not ttl >= 0.1:
+        if _sendable(name) != name:
+            raise UsageError("the name of a lock is no text that can be written as UTF-8")
+        if not 0.1 <= ttl <= LONGEST:
             raise UsageError(f"a lock cannot be renewed every third of {ttl} s", hint="ttl=30.0 is usual")
         #: Where Redis is, without the password where it is shown.
         self.address = address.parse(url)
@@ -166,6 +170,15 @@ class RedisLock:
 
 def _remade(url: str, name: str, ttl: float, purpose: str | None) -> RedisLock:
     return RedisLock(url, name, ttl=ttl, purpose=purpose)
+
+
+def _sendable(text: str) -> str:
+    """Return ``text`` with a `?` for each letter that there is none of; bytes of paths and arguments stay."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def _host() -> str:
@@ -290,8 +303,8 @@ class RedisHold:
         info = {
             "host": _host(),
             "pid": str(os.getpid()),
-            "who": _owner.shown(self.owner),
-            "purpose": self.purpose,
+            "who": _sendable(_owner.shown(self.owner)),
+            "purpose": _sendable(self.purpose),
             "since": str(now_ms()),
         }
         return Taking(self.lock.keys, self.lock.ttl, info)

@@ -9,6 +9,7 @@ without its password.
 
 from __future__ import annotations
 
+import _socket
 import os
 import re
 
@@ -122,12 +123,17 @@ def _options(url: str) -> dict[str, Any]:
 
 
 def connection_options(address: Address) -> dict[str, Any]:
-    """Return an address as redis-py's connections want it: read by us, so that both clients read it alike."""
+    """
+    Return an address as redis-py's connections want it: read by us, so that both clients read it alike.
+
+    :raises FleetUnreachable: no host can have such a name
+    """
     options: dict[str, Any] = {
         "db": address.db,
         "username": address.user,
         "password": address.password,
         "decode_responses": True,
+        "encoding_errors": "surrogateescape",  # others may write what is no UTF-8
         "protocol": 2,  # read in half the time of version 3, which has nothing that is needed here
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "socket_timeout": ANSWER_TIMEOUT,
@@ -135,6 +141,11 @@ def connection_options(address: Address) -> dict[str, Any]:
     if address.path is not None:
         del options["socket_connect_timeout"]
         return {**options, "path": address.path}
+    try:
+        address.host.encode("idna")  # as `getaddrinfo` does, whose error redis-py does not know
+    except UnicodeError:
+        cause = _socket.gaierror(_socket.EAI_NONAME, "no such name can be")
+        raise failures.failed(address, cause) from None
     options |= {"host": address.host, "port": address.port}
     if address.tls:
         options |= {
