@@ -227,11 +227,17 @@ def test_no_item_is_held_by_two_in_redis(
     assert redis_history(redis_server, crowd, calls, compare=True) == []
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
 def test_without_the_compare_the_checker_finds_overlaps(
-    redis_server: RedisServer, crowd: Callable[..., Crowd]
+    kind: str, request: pytest.FixtureRequest, home: Path, crowd: Callable[..., Crowd]
 ) -> None:
-    """What makes the test above worth something: one line less in the scripts, and items are held by two."""
-    found = redis_history(redis_server, crowd, SMALL, compare=False)
+    """What makes these tests worth something: one line less in the store, and items are held by two."""
+    if kind == "redis":
+        found = redis_history(request.getfixturevalue("redis_server"), crowd, SMALL, compare=False)
+    else:
+        workers = crowd(5, home=str(home), without_compare=True)
+        run(workers, SMALL, [], pause=0.3, limit=150)
+        found = report(workers, [])
     assert any(one.kind == "overlap" for one in found)
 
 

@@ -31,7 +31,7 @@ from devsup.errors import (
     UsageError,
 )
 from devsup.paths import Home
-from devsup.pool import Item, Lease, Pool
+from devsup.pool import Item, Lease, Pool, _scripts
 from devsup.pool import _core as core
 from devsup.redis import client
 from devsup.registry import keeping, lending, transactions
@@ -386,21 +386,74 @@ class Model:
         return self.holder(item) == owner and self.lent[item][1] == fencing
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+class OnSqlite:
+    """What `Core` asks a registry."""
+
+    def __init__(self, home: Path) -> None:
+        self.store = lending.Lending(Home(str(home)))
+
+    def __getattr__(self, operation: str) -> Any:
+        return getattr(self.store, operation)
+
+    def set_clock(self, microseconds: int) -> None:
+        """Have it be so late."""
+        lending._now = lambda *_: microseconds
+
+
+class OnRedis:
+    """What `Core` asks Redis, by scripts that read the time of a clock that the test sets."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.client = server.client()
+        self.scripts = {
+            name: text.replace("redis.call('TIME')", "redis.call('LRANGE', 'clock', 0, -1)")
+            for name, text in _scripts.SCRIPTS.items()
+        }
+
+    def __getattr__(self, operation: str) -> Any:
+        def call(name: str, *given: Any) -> Any:
+            if operation in ("acquire", "release"):
+                given = (*given, os.urandom(8).hex())
+            arguments = _scripts.arguments((operation, given))
+            keys = _scripts.keys(name)
+            return _scripts.read(self.client.eval(self.scripts[operation], len(keys), *keys, *arguments))
+
+        return call
+
+    def set_clock(self, microseconds: int) -> None:
+        """Have it be so late."""
+        with self.client.pipeline() as pipeline:
+            pipeline.delete("clock")
+            pipeline.rpush("clock", microseconds // 1_000_000, microseconds % 1_000_000)
+            pipeline.execute()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_a_pool_is_as_a_dictionary_would_be(
-    steps: list[tuple[str, Any, Any]], home: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    steps: list[tuple[str, Any, Any]],
+    request: pytest.FixtureRequest,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Any order of calls, on a clock of the test's own."""
     model, leases = Model(), []
     begin = 10**15
-    monkeypatch.setattr(lending, "_now", lambda *_: begin + model.now * 1000)
-    store = lending.Lending(Home(str(home)))
+    monkeypatch.setattr(lending, "_now", lending._now)  # put back at the end of the test
+    store: Any = OnSqlite(home) if kind == "sqlite" else OnRedis(request.getfixturevalue("shared_redis"))
+    store.set_clock(begin)
     name = f"pool {time.perf_counter_ns()}"
     life = store.define(name, ["a", "b"])[1]
     for word, what, ttl in steps:
         if word == "pass":
             model.now += what
+            store.set_clock(begin + model.now * 1000)
         elif word == "acquire":
             answer = store.acquire(name, life, what, ttl)
             free = {item for item in model.offered if model.holder(item) is None}
