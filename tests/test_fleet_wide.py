@@ -326,6 +326,23 @@ def test_a_guard_that_does_not_answer_is_said_to_have_heard_or_not(
     assert a("stop", "web").code == 0
 
 
+def test_ctrl_c_takes_the_request_back(hosts: Hosts, shared_redis: RedisServer) -> None:
+    a, b = hosts("box-a", "box-b")
+    server = _up(a, "web", b)
+    os.kill(server["guard_pid"], signal.SIGSTOP)
+    call = b.begin("stop", "web", "--fleet", "--json")
+    mail = f"{{devsup:team}}:mail:{server['id']}"
+    with shared_redis.client() as redis:
+        wait_until(lambda: redis.exists(mail), 20)
+        call.send_signal(signal.SIGINT)
+        call.communicate(timeout=30)
+        assert call.returncode == 130
+        assert redis.exists(mail) == 0
+    os.kill(server["guard_pid"], signal.SIGCONT)
+    assert a.server()["state"] == "ready"
+    assert a("stop", "web").code == 0
+
+
 def test_a_redis_that_goes_amid_a_stop_is_said(
     hosts: Hosts, redis_server: RedisServer, tmp_path: Path
 ) -> None:

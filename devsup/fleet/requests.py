@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Stop",
     "answer",
+    "element_of",
     "look_for_answer",
     "post",
+    "posted",
     "read_answer",
     "take",
     "taken",
@@ -88,6 +90,17 @@ def post(fleet: str, request: Stop, timeout: float) -> list[Any]:
     """Return the command that asks; its answer is what `withdraw` needs."""
     text = json.dumps({"verb": "stop", **request.asdict()}, separators=(",", ":"))
     return ["EVAL", _POST, 1, keys.mail(fleet, request.server), round(timeout * 1e3), text, _KEPT]
+
+
+def posted(fleet: str, request: Stop) -> list[Any]:
+    """Return the command that shows what lies there; see `element_of`."""
+    return ["LRANGE", keys.mail(fleet, request.server), 0, -1]
+
+
+def element_of(reply: Any, request: Stop) -> str | None:
+    """Return what `withdraw` needs, where the answer to `post` was not heard; None where it is not there."""
+    own = f'"id":{json.dumps(request.id)}'
+    return next((str(one) for one in reply or () if own in str(one)), None)
 
 
 def withdraw(fleet: str, request: Stop, element: str) -> list[Any]:

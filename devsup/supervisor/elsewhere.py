@@ -40,6 +40,8 @@ TIMEOUT = 30.0
 _BEYOND_GRACE = 15.0
 #: Seconds for Redis to answer beyond the time that it is asked to wait.
 _ANSWER = 2.0
+#: Seconds for taking requests back when the caller goes.
+_LAST = 1.0
 #: Seconds between two tries to reach it again.
 _PAUSE = 0.2
 _LIST = "devsup list --fleet"
@@ -289,11 +291,16 @@ def _wait(redis: Client, fleet: Settings, one: _Asked, deadline: float) -> StopR
 
 
 def _withdraw_all(redis: Client, fleet: Settings, asked: list[_Asked]) -> None:
-    commands = [
-        tuple(requests.withdraw(fleet.name, one.request, one.element)) for one in asked if one.element
-    ]
+    """Take back what was asked, also what was on its way when the caller was interrupted."""
     try:
-        redis.pipeline(commands, timeout=_PAUSE)
+        unheard = [one for one in asked if not one.element]
+        looks = [tuple(requests.posted(fleet.name, one.request)) for one in unheard]
+        for one, reply in zip(unheard, redis.pipeline(looks, timeout=_LAST), strict=True):
+            one.element = requests.element_of(reply, one.request) or ""
+        commands = [
+            tuple(requests.withdraw(fleet.name, one.request, one.element)) for one in asked if one.element
+        ]
+        redis.pipeline(commands, timeout=_LAST)
     except FleetUnreachable:
         return  # it is over when this caller would have waited no longer
 
