@@ -21,7 +21,7 @@ from collections import deque
 from concurrent.futures import Future
 from contextvars import copy_context
 
-from devsup.errors import DevsupError, Interrupted, NotOwner
+from devsup.errors import DevsupError, Interrupted
 from devsup.pool._core import Core, drive, lease_of
 from devsup.supervisor import Supervisor as Blocking
 from devsup.supervisor.core import OPERATION_TIMEOUT
@@ -422,7 +422,7 @@ class Pool:
     def __init__(
         self, name: str, items: Iterable[str | int], *, url: str | None = None, home: str | None = None
     ) -> None:
-        self._core = Core(name, items, shown=url is None and home is None)
+        self._core = Core(name, items, shown=url is None and home is None, here=True)
         self.name = self._core.name
         self._threads: SqliteStore | None = None
         self._redis: AsyncRedisStore | None = None
@@ -510,6 +510,6 @@ class Held:
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             await asyncio.shield(self._pool.release(self._leases.pop()))
-        except NotOwner:
+        except DevsupError:
             if kind is None:  # what went wrong in the body is the one to tell
                 raise

@@ -33,6 +33,7 @@ from devsup.errors import (
 from devsup.paths import Home
 from devsup.pool import Item, Lease, Pool, _scripts
 from devsup.pool import _core as core
+from devsup.pool._pool import names
 from devsup.redis import client
 from devsup.registry import keeping, lending, transactions
 from devsup.registry.locking import FileLock
@@ -254,7 +255,10 @@ def test_a_lease_that_came_too_late_is_not_handed_out(make: Make, monkeypatch: p
     real = core._uptime
     monkeypatch.setattr(core, "_uptime", lambda: slept.pop(0) if slept else real())
     assert pool.acquire("me", 5).item == 2
-    assert [item.owner for item in pool.items()] == ["me", "me", None]
+    assert [item.owner for item in pool.items()] == [None, "me", None]
+    only = make("only", [1])
+    slept[:] = [0, 10_000]
+    assert only.acquire("me", 5).item == 1  # its own lease of before is nobody's to wait for
 
 
 # -- many callers ----------------------------------------------------------------------------------------
@@ -701,6 +705,44 @@ def test_a_key_that_a_full_redis_dropped_is_made_again(shared_redis: RedisServer
             pool.acquire("third", LONG)
         connected.delete("{devsup:pool:slots}")
         assert pool.renew(lease).fencing == lease.fencing
+
+
+@pytest.mark.parametrize("kind", [Pool, FromThreads])
+def test_what_another_program_left_in_redis_is_told(shared_redis: RedisServer, kind: Any) -> None:
+    stem = "{devsup:pool:slots}"
+    with asyncio.Runner() as runner, shared_redis.client() as redis:
+        where = (runner.get_loop(), "slots") if kind is FromThreads else ("slots",)
+        pool = kind(*where, [1], url=shared_redis.url)
+        for item in ("junk", b"\xff", "[1]", '{"a": 1}'):
+            redis.delete(stem, f"{stem}:ends")
+            pool.items()
+            redis.zadd(f"{stem}:ends", {item: 0})
+            with pytest.raises(FleetUnreachable, match="has not written"):
+                pool.acquire("me", 5)
+        redis.set(stem, "a text")
+        with pytest.raises(FleetUnreachable, match="not what devsup makes"):
+            pool.items()
+        redis.sadd("devsup:pools", b"\xff", "", "x" * 501)
+        assert names(url=shared_redis.url) == ["slots"]
+        pool.close()
+
+
+@pytest.mark.parametrize("kind", [Pool, FromThreads])
+def test_what_goes_wrong_in_a_block_is_told_though_redis_is_away(
+    shared_redis: RedisServer, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.asynchronous, "__kwdefaults__", {"retries": 0})
+    monkeypatch.setattr(client.retry, "__defaults__", (0,))
+    with asyncio.Runner() as runner, Proxy(shared_redis.port) as proxy:
+        where = (runner.get_loop(), "slots") if kind is FromThreads else ("slots",)
+        pool = kind(*where, [1], url=proxy.url)
+        pool.release(pool.acquire("me", LONG))  # so that Redis knows the scripts
+        with pytest.raises(KeyError), pool.held("me", LONG):  # noqa: PT012 - a block is what it is about
+            proxy.cut_before_answer()
+            raise KeyError
+        with pytest.raises(FleetUnreachable), pool.held("me", LONG):
+            proxy.cut_before_answer()
+        pool.close()
 
 
 def test_an_address_that_is_none_is_refused() -> None:

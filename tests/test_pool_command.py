@@ -9,6 +9,7 @@ import pytest
 
 from devsup.pool import Pool
 from devsup.pool._pool import names
+from devsup.supervisor import pooling
 from tests.test_contract import checked
 
 if TYPE_CHECKING:
@@ -93,6 +94,31 @@ def test_an_item_that_is_not_there_is_not_found(devsup: Devsup) -> None:
     for words in (["remove", "b"], ["free", "b"], ["release", "b", "--owner", "x"]):
         error = run(devsup, "slots", *words)["error"]
         assert (error["code"], error["hint"]) == ("not_found", "devsup pool slots")
+
+
+def test_a_hint_means_the_pool_that_was_looked_at(devsup: Devsup) -> None:
+    """Where a fleet has another one of the same name, too."""
+    run(devsup, "slots", "add", "a")
+    run(devsup, "slots", "acquire", "--owner", "ci", "--ttl", 60)
+    for words, hint in (
+        (["free", "a"], "devsup pool slots free a --force --here"),
+        (["acquire", "--owner", "x", "--ttl", 60], "devsup pool slots --here"),
+        (["free", "b"], "devsup pool slots --here"),
+    ):
+        assert run(devsup, "slots", *words, "--here")["error"]["hint"] == hint
+    assert run(devsup, "others", "--here")["error"]["hint"] == "devsup pool --here"
+
+
+def test_a_lease_made_after_the_look_is_not_taken_without_force(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Pool("slots", ["a"], home=str(home)) as pool:
+        edit = pooling._Edit(pool._core, pool._store, "free")
+        [free] = pool.items()
+        lease = pool.acquire("me", 60)
+        monkeypatch.setattr(edit, "_find", lambda _: free)
+        assert edit._change("free", "a", force=False) == "nobody has `a`"
+        pool.release(lease)
 
 
 def test_a_fleet_has_pools_of_its_own(devsup: Devsup, shared_redis: RedisServer, home: Path) -> None:

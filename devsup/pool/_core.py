@@ -46,7 +46,7 @@ if TYPE_CHECKING:
             """Close connections."""
 
 
-__all__ = ["Core", "Item", "Lease", "check_name", "decoded", "drive", "encoded", "lease_of"]
+__all__ = ["Core", "Item", "Lease", "check_name", "decoded", "drive", "encoded", "is_name", "lease_of"]
 
 #: Bytes of a pool's name, an item and an owner.
 _MOST_BYTES = 500
@@ -91,10 +91,13 @@ class Item(Record):
 class Core:
     """One pool as its callers see it; any number of threads and tasks may use it at once."""
 
-    def __init__(self, name: str, items: Iterable[str | int] | None, *, shown: bool = True) -> None:
-        """Check what is given; `devsup pool` shows it where that is what it is told of."""
+    def __init__(
+        self, name: str, items: Iterable[str | int] | None, *, shown: bool = True, here: bool = False
+    ) -> None:
+        """Check what is given; `devsup pool` shows it if ``shown``, with `--here` if ``here``."""
         self.name = check_name(name)
         self._look = f"devsup pool {masking.quoted(name)}" if shown else None
+        self._here = " --here" if here else ""
         self._offered = None if items is None else _offered(name, items)
         #: Which life of the name we have put our items into; empty: none yet.
         self._life = ""
@@ -109,6 +112,8 @@ class Core:
                 raise self._exhausted(answer)
             if _uptime() - began < ms - 1:
                 return lease_of(answer, owner, ttl)
+            # It may not be over yet, and nobody has it.
+            yield from self._ask("release", answer[1], owner, *answer[2:], os.urandom(8).hex())
         raise self._too_late(ttl)
 
     def renew(self, lease: Lease, ttl: float | None = None) -> Steps[Lease]:
@@ -156,6 +161,10 @@ class Core:
         answer = yield from self._ask("free", encoded(item))
         return bool(answer[0] == "freed")
 
+    def look(self, action: str = "") -> str | None:
+        """Return the command that shows the pool or does ``action`` with it; None where there is none."""
+        return self._look and f"{self._look}{action}{self._here}"
+
     def _ask(self, operation: str, *arguments: Any) -> Steps[Answer]:
         """Ask it of the pool that has our items in it, which may have been lost since."""
         for _ in range(_ATTEMPTS):
@@ -177,14 +186,14 @@ class Core:
         if len(answer) == 1:
             return PoolExhausted(
                 f"the pool `{shown_name}` has no items",
-                hint=self._look and f"{self._look} add ITEM",
+                hint=self.look(" add ITEM"),
                 details={"pool": self.name, "item": None, "owner": None, "free_at": None},
             )
         item, owner, until = answer[1:]
         return PoolExhausted(
             f"every item of the pool `{shown_name}` is held; the next lease to end is that of"
             f" `{masking.text(str(decoded(item)))}` at {iso(until)}, of `{masking.text(owner or '?')}`",
-            hint=self._look or "ask again then, or give the pool more items",
+            hint=self.look() or "ask again then, or give the pool more items",
             details={"pool": self.name, "item": decoded(item), "owner": owner, "free_at": iso(until)},
         )
 
@@ -194,7 +203,7 @@ class Core:
         return NotOwner(
             f"the lease of `{masking.text(str(lease.item))}` with the number {lease.fencing} cannot be"
             f" {what}: it is over, or not of `{masking.text(lease.owner)}`; {who}",
-            hint=self._look or "acquire another item",
+            hint=self.look() or "acquire another item",
             details={"pool": self.name, "item": lease.item, "owner": by, "fencing": lease.fencing},
         )
 
@@ -208,7 +217,7 @@ class Core:
         """Return the error for an item that the pool does not have."""
         return NotFound(
             f"the pool `{masking.text(self.name)}` has no `{masking.text(str(item))}`",
-            hint=self._look,
+            hint=self.look(),
         )
 
 
@@ -235,6 +244,15 @@ def lease_of(answer: Answer, owner: str, ttl: float | None) -> Lease:
 def check_name(name: str) -> str:
     """Return the name of a pool; raise `UsageError` for what is none."""
     return _text(name, "the name of a pool")
+
+
+def is_name(name: str) -> bool:
+    """Tell whether a pool can be called so."""
+    try:
+        check_name(name)
+    except UsageError:
+        return False
+    return True
 
 
 def encoded(item: str | int) -> str:

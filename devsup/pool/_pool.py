@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from devsup.errors import NotOwner
+from devsup.errors import DevsupError
 from devsup.pool._core import Core, drive
 
 TYPE_CHECKING = False
@@ -62,7 +62,7 @@ class Pool:
     def __init__(
         self, name: str, items: Iterable[str | int], *, url: str | None = None, home: str | None = None
     ) -> None:
-        self._core = Core(name, items, shown=url is None and home is None)
+        self._core = Core(name, items, shown=url is None and home is None, here=True)
         self._store = store_of(name, url, home)
 
     @property
@@ -133,6 +133,6 @@ class Held:
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         try:
             self._pool.release(self._leases.pop())
-        except NotOwner:
+        except DevsupError:
             if kind is None:  # what went wrong in the block is the one to tell
                 raise

@@ -13,8 +13,10 @@ from weakref import WeakKeyDictionary
 
 from redis.exceptions import NoScriptError, RedisError
 
+from devsup.pool._core import is_name
 from devsup.pool._scripts import NAMES, SCRIPTS, arguments, keys, read
-from devsup.redis import client
+from devsup.redis import client, failures
+from devsup.redis.address import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def names(url: str) -> list[str]:
             found = connected.smembers(NAMES)
         except (RedisError, OSError) as error:
             raise client.translate(error, url) from error
-    return sorted(map(str, found))
+    return sorted(name for name in map(str, found) if is_name(name))  # others may have put anything there
 
 
 class _Commands:
@@ -52,6 +54,13 @@ class _Commands:
     def _arguments(self, request: Request) -> tuple[Any, ...]:
         """Return what follows the text of a script or its hash."""
         return (len(self._keys), *self._keys, *arguments(request))
+
+    def _read(self, answer: Any) -> Answer:
+        try:
+            return read(answer)
+        except (IndexError, TypeError, ValueError):
+            cause = f"its key `{self._keys[0]}` holds what devsup has not written"
+            raise failures.failed(parse(self.url), cause) from None
 
 
 def _packed(command: tuple[Any, ...]) -> bytes:
@@ -89,7 +98,7 @@ class RedisStore(_Commands):
                 answer = self._send("EVAL", SCRIPTS[operation], *rest)
         except (RedisError, OSError) as error:
             raise client.translate(error, self.url) from error
-        return read(answer)
+        return self._read(answer)
 
     def _send(self, *command: Any) -> Any:
         packed = [_packed(command)]
@@ -144,7 +153,7 @@ class AsyncRedisStore(_Commands):
                 answer = await connected.execute_command("EVAL", SCRIPTS[operation], *rest)
         except (RedisError, OSError) as error:
             raise client.translate(error, self.url) from error
-        return read(answer)
+        return self._read(answer)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; the next call opens another one."""

@@ -26,6 +26,8 @@ from __future__ import annotations
 
 import os
 
+from devsup.pool._core import decoded
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -264,16 +266,27 @@ def arguments(request: Request) -> tuple[str | int, ...]:
 
 
 def read(answer: list[Any]) -> Answer:
-    """Return the answer of a script as that of a store."""
+    """
+    Return the answer of a script as that of a store.
+
+    :raises IndexError, TypeError, ValueError: what is in the keys was written by somebody else
+    """
     word = answer[0]
     if word == "lent":
-        return word, answer[1], int(answer[2]), int(answer[3])
+        return word, _known(answer[1]), int(answer[2]), int(answer[3])
     if word == "full" and len(answer) > 1:
-        return word, answer[1], answer[2] or None, int(answer[3])
+        return word, _known(answer[1]), answer[2] or None, int(answer[3])
     if word == "no":
         return word, answer[1] or None
     if word == "items":
         # What was taken out and is still held comes last.
         found = sorted(answer[1], key=lambda one: (one[4] == "-", 0 if one[4] == "-" else int(one[4])))
-        return word, *((item, by or None, int(fencing), int(ends)) for item, by, fencing, ends, _ in found)
+        return word, *(
+            (_known(item), by or None, int(number), int(ends)) for item, by, number, ends, _ in found
+        )
     return tuple(answer)
+
+
+def _known(item: str) -> str:
+    decoded(item)
+    return item

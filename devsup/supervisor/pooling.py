@@ -51,10 +51,10 @@ def pools(
         return PoolList(where, [_status(one, url, home) for one in known], None, [])
     _check(name, action, items)
     if name not in known and action != "add":
-        raise NotFound(f"no pool `{masking.text(name)}` in `{where}`", hint=_hint(known))
+        raise NotFound(f"no pool `{masking.text(name)}` in `{where}`", hint=_hint(known, here=here))
     store = store_of(name, url, home)
     try:
-        edit = _Edit(Core(name, None), store, action or "show")
+        edit = _Edit(Core(name, None, here=here), store, action or "show")
         lease, notes = edit.run(items, owner=owner, ttl=ttl, fencing=fencing, force=force)
         return PoolList(where, [PoolStatus(name, edit.items())], lease, notes)
     finally:
@@ -93,8 +93,10 @@ def _check(name: str, action: str | None, items: Sequence[str]) -> None:
         raise UsageError(f"`{action}` takes one item at a time", hint="devsup pool --help")
 
 
-def _hint(known: Sequence[str]) -> str:
-    return "devsup pool" if known else "devsup pool --help"
+def _hint(known: Sequence[str], *, here: bool) -> str:
+    if not known:
+        return "devsup pool --help"
+    return "devsup pool --here" if here else "devsup pool"
 
 
 class _Edit:
@@ -145,10 +147,12 @@ class _Edit:
             if not drive(core.remove(found.item), store):
                 raise core.unknown(text)
             return found.owner and f"`{masking.text(found.owner)}` keeps `{shown}` until {found.expires_at}"
-        if found.owner is not None and not force:
+        if found.owner is None:
+            return f"nobody has `{shown}`"
+        if not force:
             raise OtherOwner(
                 f"`{masking.text(found.owner)}` has `{shown}` until {found.expires_at}",
-                hint=f"devsup pool {masking.quoted(core.name)} free {masking.quoted(text)} --force",
+                hint=core.look(f" free {masking.quoted(text)} --force"),
                 details={"owner": found.owner, "fencing": found.fencing, "free_at": found.expires_at},
             )
         return None if drive(core.free(found.item), store) else f"nobody has `{shown}`"
