@@ -291,8 +291,13 @@ def test_the_user_of_the_documentation_may_do_all_that_a_fleet_does(
     redis_server.start(acl=(acl.replace("PASSWORD", "secret"), "default off"))
     a, b = hosts("box-a", "box-b", url=f"redis://devsup:secret@127.0.0.1:{redis_server.port}")
     assert a("start", "web", "--json").code == 0
-    parts = {one["part"]: one for one in a("doctor", "--json").json["data"]["parts"]}
-    assert (parts["redis"]["status"], parts["redis"]["findings"]) == ("ok", [])
+
+    def seen() -> list[str]:
+        parts = {one["part"]: one for one in a("doctor", "--json").json["data"]["parts"]}
+        return [one["id"] for one in parts["redis"]["findings"]] or [parts["redis"]["status"]]
+
+    # Nothing but Redis on a machine that is too busy.
+    assert wait_until(lambda: (one := seen()) != ["fleet_unreachable"] and one, 30) == ["ok"]
     assert b("start", "web", "--json").error["code"] == "lease_held_elsewhere"
     wait_until(lambda: len(b("list", "--fleet", "--json").data["servers"]) == 1, 20)
     (result,) = b("stop", "web", "--fleet", "--json").data["results"]
