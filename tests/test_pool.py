@@ -630,9 +630,15 @@ def test_a_place_that_cannot_be_used_is_said(home: Path) -> None:
 # -- on Redis --------------------------------------------------------------------------------------------
 
 
-def test_an_answer_that_was_lost_is_given_again(shared_redis: RedisServer) -> None:
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_an_answer_that_was_lost_is_given_again(kind: str, shared_redis: RedisServer) -> None:
     """Cut between Redis's step and its answer: the call still gets one item, and gives it back once."""
-    with Proxy(shared_redis.port) as proxy, Pool("slots", [1, 2, 3], url=proxy.url) as pool:
+    with Proxy(shared_redis.port) as proxy, asyncio.Runner() as runner:
+        pool: Any = (
+            Pool("slots", [1, 2, 3], url=proxy.url)
+            if kind == "threads"
+            else FromThreads(runner.get_loop(), "slots", [1, 2, 3], url=proxy.url)
+        )
         pool.release(pool.renew(pool.acquire("me", LONG)))  # so that Redis knows the scripts
         proxy.cut_before_answer()
         lease = pool.acquire("me", LONG)
@@ -645,6 +651,7 @@ def test_an_answer_that_was_lost_is_given_again(shared_redis: RedisServer) -> No
         pool.release(lease)
         assert proxy.has_cut.is_set()
         assert [item.owner for item in pool.items()] == [None, None, None]
+        pool.close()
 
 
 def test_an_answer_that_never_came_costs_no_more_than_the_ttl(

@@ -11,7 +11,7 @@ import os
 from hashlib import sha1
 from weakref import WeakKeyDictionary
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError
 
 from devsup.pool._core import is_name
 from devsup.pool._scripts import NAMES, SCRIPTS, arguments, keys, read
@@ -69,6 +69,14 @@ def _packed(command: tuple[Any, ...]) -> bytes:
     return b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)])
 
 
+class _Refused(Exception):
+    """A password that is wrong now is so a moment later, though redis-py takes it for a lost connection."""
+
+    def __init__(self, error: AuthenticationError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class RedisStore(_Commands):
     """One pool in Redis; any number of threads, processes and hosts may use it at once."""
 
@@ -96,6 +104,8 @@ class RedisStore(_Commands):
                 answer = self._send("EVALSHA", _HASHES[operation], *rest)
             except NoScriptError:
                 answer = self._send("EVAL", SCRIPTS[operation], *rest)
+        except _Refused as refused:
+            raise client.translate(refused.error, self.url) from refused.error
         except (RedisError, OSError) as error:
             raise client.translate(error, self.url) from error
         return self._read(answer)
@@ -120,8 +130,11 @@ class RedisStore(_Commands):
 
     @staticmethod
     def _exchange(connection: Any, packed: list[bytes]) -> Any:
-        connection.send_packed_command(packed)
-        return connection.read_response()
+        try:
+            connection.send_packed_command(packed)
+            return connection.read_response()
+        except AuthenticationError as error:
+            raise _Refused(error) from error
 
     def close(self) -> None:
         """Close the connections; the next call opens another one."""
