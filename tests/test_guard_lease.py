@@ -303,6 +303,31 @@ def test_a_password_that_is_changed_is_said_and_not_shown(
     server.stop()
 
 
+#: A guard that neither hears nor says anything from when the file `deaf` is there, but at its very end.
+DEAF = """
+from devsup.guard.fleet import Fleet
+advance = Fleet._advance
+Fleet._advance = lambda self, ready: None if os.path.exists(FOLDER + "/deaf") else advance(self, ready)
+"""
+
+
+def test_a_lost_lease_is_not_taken_anew_at_the_end(hosts: Hosts) -> None:
+    """Another host has had it and it is free: the end finds that out, and leaves it free."""
+    host, client = hosts.host(), hosts.client
+    server = host.start(client=client, ttl=1, code=DEAF)
+    server.published(client, "running")
+    (host.folder / "deaf").touch()
+    wait_until(lambda: server.lease(client) == {})
+    server.take_over(client)
+    assert send(client, leases.release(server.keys, "elsewhere")) == 1
+    server.stop()
+    assert (server.lease(client), server.entry(client)) == ({}, None)
+    assert os.listdir(host.home.servers) == []
+    assert host.findings() == [
+        ("lease_overlap", True), ("lease_lost", True), ("lease_overlap", False), ("lease_lost", False),
+    ]  # fmt: skip
+
+
 # -- lost, and the server is ended -----------------------------------------------------------------------
 
 

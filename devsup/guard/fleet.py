@@ -450,6 +450,8 @@ class Fleet:
         deadline = time.monotonic() + max(least, min(self._trip * _GOODBYE_TRIPS, most))
         lease, member = self.lease, self._member
         late = lease is not None and boottime() >= lease.until
+        if lease is not None:
+            lease.leave()
         self._answer_all(state, ended, reason=reason)
         self._take()
         if late:

@@ -45,6 +45,7 @@ class Lease:
         self.stops = member.on_lost == "stop"
         #: Whether it is free, and somebody has had it since.
         self._anew = False
+        self._leaving = False
         #: The findings about it that are open, with what they say.
         self._findings: dict[str, str] = self._left_open() if charge.adopt else {}
         self._renewed_at: int | None = None
@@ -104,10 +105,11 @@ class Lease:
         seen = leases.answered(reply)
         if not isinstance(seen, Granted):
             self._is_anothers(seen.holder, seen.fencing or int(seen.holder.get("fencing") or 0))
-            first, self._anew = not self._anew, not seen.holder and not self.stops
-            return first and self._anew
+            anew = not seen.holder and not self.stops and not self._leaving
+            first, self._anew = not self._anew, anew
+            return first and anew
         self._anew = False
-        if seen.fencing != self.fencing:
+        if seen.fencing != self.fencing and not self._leaving:
             self._mine = self._mine.replace(fencing=seen.fencing, since=sent)
             self._keep_number()
         self.until = sent + self._member.ttl
@@ -120,6 +122,10 @@ class Lease:
             self.close_findings()
         self._tell()
         return False
+
+    def leave(self) -> None:
+        """Take it anew no more: the server has ended, its job is gone, and what comes now is only heard."""
+        self._anew, self._leaving = False, True
 
     def _keep_number(self) -> None:
         """Have the guard that comes after this one go by the new number."""
