@@ -109,11 +109,13 @@ class Host:
         policy: dict[str, Any] | None = None,
         member: bool = True,
         port: int | None = None,
+        runs: bool = True,
     ) -> Guarded:
         """
         Start a server (``command``, or Python code that is one word) and its guard; return once it runs.
 
         With ``client`` it is exclusive, and its lease is taken by that before. ``code`` changes the guard.
+        Without ``runs`` it is to come to its end before that.
         """
         words = list(command) if len(command) > 1 else [sys.executable, "-IS", "-c", *(command or (PLAIN,))]
         id = uuid.uuid4().hex[:12]  # noqa: A001 - the record's word
@@ -137,7 +139,7 @@ class Host:
         jobs.write(self.home.job(id), job)
         server = Guarded(self, row)
         with server.spawn(START, code) as hearing:
-            assert hearing.wait("l", time.monotonic() + 30), self.log()
+            assert hearing.wait("l", time.monotonic() + 30) is runs, self.log()
         return server
 
     def _log(self, session: str, generation: int) -> str:

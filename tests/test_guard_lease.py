@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psutil
@@ -25,7 +26,7 @@ from devsup.models import State
 from devsup.redis import leases
 from devsup.redis.leases import Granted
 from devsup.system.alarm import boottime
-from tests.guarding import SLOW, STUBBORN, Host, asleep, send
+from tests.guarding import PLAIN, SLOW, STUBBORN, Host, asleep, send
 from tests.redis_support import Proxy
 from tests.support import wait_until
 
@@ -421,6 +422,39 @@ def test_a_guard_that_slept_too_long_ends_its_server_before_anything_else(hosts:
     wait_until(host.nobody_is_left)
     assert host.findings() == [("lease_overlap", True), ("lease_overlap", False)]
     assert server.lease(client)["token"] == "elsewhere"
+
+
+#: A guard that sleeps, until the file `awake` is there, when its server is about to run.
+DROWSY = """
+import time
+from devsup.guard import launch
+fork = launch.fork
+def drowsy(*args):
+    child = fork(*args)
+    while not os.path.exists(FOLDER + "/awake"):
+        time.sleep(0.01)
+    return child
+launch.fork = drowsy
+"""
+
+
+def test_a_guard_that_slept_too_long_lets_nothing_run_first(hosts: Hosts) -> None:
+    """Its lease is over between the start that took it and the first instruction of the server."""
+    client, host = hosts.client, hosts.host()
+    ran = host.folder / "ran"
+    with ThreadPoolExecutor() as pool:
+        starting = pool.submit(
+            host.start, f"open({str(ran)!r}, 'w')\n{PLAIN}",
+            client=client, ttl=1, on_lost="stop", code=DROWSY, runs=False,
+        )  # fmt: skip
+        wait_until(lambda: any(client.scan_iter("*lease*")))
+        wait_until(lambda: not any(client.scan_iter("*lease*")))
+        time.sleep(0.1)  # it counts from earlier on, by another clock
+        (host.folder / "awake").touch()
+        end = starting.result(30).ended()
+    assert (end.state, end.reason) == (State.STOPPED, "lease_lost")
+    assert not ran.exists()
+    wait_until(host.nobody_is_left)
 
 
 def test_a_guard_that_slept_and_keeps_its_server_says_who_else_had_it(hosts: Hosts) -> None:

@@ -328,6 +328,10 @@ class Guard:
                 return charge.state not in _OVER
             self._end(State.STOPPED, ended=None, reason="stopped before it ran")
             return False
+        if self._has_lost_lease():  # this machine slept since it was taken, or since the run before
+            child.abandon()
+            self._end(State.STOPPED, ended=None, reason=LOST, by="guard")
+            return False
         charge.leader = leader
         try:
             child.release()
