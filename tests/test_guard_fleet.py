@@ -15,8 +15,9 @@ import pytest
 
 from devsup import identity
 from devsup.clock import now_ms
-from devsup.fleet import keys, membership, note
+from devsup.fleet import keys, membership, note, requests
 from devsup.fleet.membership import Membership, Mine
+from devsup.fleet.requests import Stop
 from devsup.guard import job as jobs
 from devsup.guard import launch
 from devsup.guard.job import Job
@@ -25,7 +26,7 @@ from devsup.models import Identity, State, StopClaim
 from devsup.paths import Home, ensure_home
 from devsup.registry import public, recovery
 from devsup.system.alarm import Alarm, boottime
-from tests.guarding import FLEET, SLOW, STUBBORN, UP, Host, ask
+from tests.guarding import FLEET, SLOW, STUBBORN, UP, Host, ask, send
 from tests.registry_child import make_row
 from tests.support import free_port, server_argv, wait_until
 
@@ -306,6 +307,31 @@ def test_an_operation_in_flight_gets_its_time(host: Host, client: redis.Redis) -
     server.ended()
 
 
+#: A guard for whose clock an hour was slept through from when the file `slept` is there.
+SLEPT = """
+from devsup.guard import fleet
+now = fleet.boottime
+fleet.boottime = lambda: now() + (3600 if os.path.exists(FOLDER + "/slept") else 0)
+"""
+
+
+def test_a_request_is_not_obeyed_after_a_sleep(host: Host, client: redis.Redis) -> None:
+    """The guard has it and waits for an operation; when the machine wakes up nobody waits for an answer."""
+    server = host.start(code=SLEPT)
+    server.published(client, "running")
+    number = host.registry.begin_operation(server.id, server.generation, identity.me(), "wait")
+    assert isinstance(number, int)
+    stop = Stop("r", server.id, server.generation, "oak, pid 7", "script", True, None, False)  # noqa: FBT003
+    send(client, requests.post(FLEET, stop, 60.0))
+    wait_until(lambda: not client.exists(keys.mail(FLEET, server.id)))
+    (host.folder / "slept").touch()
+    host.registry.end_operations([number])
+    time.sleep(1.2)  # two looks
+    assert server.lives
+    assert server.row.state is State.RUNNING
+    server.stop()
+
+
 def test_a_local_stop_at_the_same_time_tells_the_same(host: Host, client: redis.Redis) -> None:
     """Whoever is first, both hear of one end."""
     server = host.start(SLOW)
@@ -362,3 +388,24 @@ def test_nonsense_in_the_mail_is_no_end_of_a_guard(host: Host, client: redis.Red
     server.renewed_on_the_list(client)
     assert "cannot" not in host.log()
     server.stop()
+
+
+def test_mail_that_cannot_be_read_is_no_reason_to_knock_all_the_time(
+    host: Host, client: redis.Redis
+) -> None:
+    """Somebody's key stands in its place: all else goes on, and it is tried again at each beat."""
+    server = host.start(client=client, ttl=3)
+    server.published(client, "running")
+    mail = keys.mail(FLEET, server.id)
+    client.set(mail, "somebody's")
+    before = host.log()
+    client.publish(mail, "")
+    for _ in range(3):
+        server.renewed()
+    said = host.log().removeprefix(before).splitlines()
+    assert [line for line in said if "cannot be reached" not in line] == []
+    assert len(said) == 1
+    assert server.holds
+    client.delete(mail)
+    assert without_ms(ask(client, server)) == SEEN
+    server.ended()

@@ -68,7 +68,7 @@ class _Sent(Record):
 
 
 class _Request(Record):
-    """A stop that somebody waits for ``until`` (monotonic); ``since`` is when it was read."""
+    """A stop that somebody waits for ``until`` (`boottime`); ``since`` is when it was read (monotonic)."""
 
     stop: Stop
     since: float
@@ -377,18 +377,19 @@ class Fleet:
             if self.lease.answered(reply, sent.boot, sent.wall):
                 self._renew()
         elif sent.what == "take":
-            self._read_mail(reply)
-        elif sent.what == "publish":
+            self._read_mail(reply, sent.boot)
+        if not self._pending and not self._outgoing:
+            # Only now: of what is said each time, something else may be what is refused each time.
             if self._trouble is not None:
                 say("the fleet is reached again")
             self._trouble, self._failures = None, 0
 
     # -- requests from other hosts -----------------------------------------------------------------
 
-    def _read_mail(self, reply: object) -> None:
+    def _read_mail(self, reply: object, sent: float) -> None:
         now = time.monotonic()
         for stop, seconds in requests.taken(reply):
-            request = _Request(stop, now, now + seconds)
+            request = _Request(stop, now, sent + seconds)
             refusal = self._refusal(stop)
             if refusal is None:
                 self._requests.append(request)
@@ -415,7 +416,7 @@ class Fleet:
 
     def request(self) -> Stop | None:
         """Return what is asked of this guard and still waited for; what is over is forgotten."""
-        now, kept = time.monotonic(), []
+        now, kept = boottime(), []
         for one in self._requests:
             refusal = self._refusal(one.stop)
             if refusal is not None:
