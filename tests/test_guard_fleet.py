@@ -409,3 +409,14 @@ def test_mail_that_cannot_be_read_is_no_reason_to_knock_all_the_time(
     client.delete(mail)
     assert without_ms(ask(client, server)) == SEEN
     server.ended()
+
+
+def test_a_guard_whose_python_has_no_tls_guards_all_the_same(
+    leftovers: Leftovers, temporary: Path, shared_redis: RedisServer
+) -> None:
+    url = shared_redis.url.replace("redis://", "rediss://")
+    host = Host("elm", temporary, url, leftovers)
+    server = host.start(code='sys.modules["ssl"] = None')
+    wait_until(lambda: "this Python cannot speak TLS" in host.log(), 20)
+    assert "Traceback" not in host.log()
+    server.stop()

@@ -656,6 +656,35 @@ print(private() - before, *sorted(set(sys.modules) - loaded))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            "devsup.redis.connection.Client(parse(URL), 9).call('PING')",
+            "this Python cannot speak TLS; use a Python that has the module `ssl`",
+        ),
+        ("devsup.redis.client.sync(URL)", "a Python without the module `ssl`; use a Python that has it"),
+    ],
+)
+def test_a_python_without_tls_says_so(spawn: Spawn, call: str, says: str) -> None:
+    """Many of one's own making have no module `ssl`."""
+    code = f"""if True:
+        import sys
+        sys.modules["ssl"] = sys.modules["_ssl"] = None
+        import socket, devsup.redis.client, devsup.redis.connection
+        from devsup.errors import DevsupError
+        from devsup.redis.address import parse
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            URL = f"rediss://127.0.0.1:{{listener.getsockname()[1]}}"
+            try:
+                {call}
+            except DevsupError as error:
+                print(f"{{error}}; {{error.hint}}")
+    """
+    said, wrong = spawn(code).communicate(timeout=PATIENCE)
+    assert says in said, wrong
+
+
 def test_a_guard_pays_less_than_two_megabytes_for_it(spawn: Spawn) -> None:
     child = spawn(_COST, ROOT)
     out, err = child.communicate(timeout=PATIENCE)

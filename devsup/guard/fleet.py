@@ -94,7 +94,10 @@ def join(charge: Charge, book: Book, url: str | None) -> Fleet | None:
     except DevsupError as error:
         say(error.message)
     if address is not None and address.tls:
-        import devsup.redis.tls  # noqa: F401 - now, as the package may be gone when it is needed
+        try:
+            import devsup.redis.tls  # noqa: F401 - now, as the package may be gone when it is needed
+        except ImportError:
+            pass  # a Python without TLS: its connections say so
     return Fleet(charge, book, member, address)
 
 

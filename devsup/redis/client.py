@@ -93,7 +93,7 @@ def retry(retries: int = RETRIES) -> Retry:
 
 
 def package() -> ModuleType:
-    """Return redis-py; raise `MissingDependencies` where it is not installed."""
+    """Return redis-py; raise `MissingDependencies` where it is not installed, or Python lacks what it needs."""
     try:
         import redis
     except ModuleNotFoundError as error:
@@ -103,7 +103,22 @@ def package() -> ModuleType:
             "redis-py is not installed, without which a program cannot reach Redis",
             hint="pip install 'devsup[redis]'",
         ) from None
+    except AttributeError:
+        if _has_tls():
+            raise
+        # Version 8 means to do without, and fails on the types of its own arguments.
+        raise MissingDependencies(
+            "redis-py cannot be loaded by a Python without the module `ssl`", hint="use a Python that has it"
+        ) from None
     return redis
+
+
+def _has_tls() -> bool:
+    try:
+        import ssl  # noqa: F401 - only whether it can be
+    except ImportError:
+        return False
+    return True
 
 
 def connection_class(library: Any, options: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ import select
 import time
 
 from devsup.redis import lookup
-from devsup.redis.failures import failed, words
+from devsup.redis.failures import NO_TLS, failed, words
 from devsup.redis.lookup import Lookup
 from devsup.redis.resp import PENDING, ErrorReply, Parser, ProtocolError, Push, encode
 
@@ -214,10 +214,13 @@ class Connection:
                     code = error.errno or errno.EIO
             if not code:
                 if self._address.tls:
-                    from devsup.redis.tls import Channel
-
                     try:
+                        from devsup.redis.tls import Channel
+
                         self._tls = Channel(self._socket, self._address)
+                    except ImportError:
+                        self._end(NO_TLS)
+                        return
                     except ValueError as error:  # a host that no certificate can name
                         raise error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))
                 self._state = _HANDSHAKE

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     Cause = str | OSError | ProtocolError
 
-__all__ = ["failed", "words"]
+__all__ = ["NO_TLS", "failed", "words"]
+
+#: The cause where Python was built without OpenSSL.
+NO_TLS = "this Python cannot speak TLS"
 
 _RUNS = "start Redis there, or name one that runs: `DEVSUP_FLEET`, or `url` below `[fleet]` in devsup.toml"
 _ALIVE = "see whether Redis is alive there, and whether the network lets you through"
@@ -73,7 +76,7 @@ def words(address: Address, cause: Cause) -> tuple[str, str | None]:
         return "it speaks TLS only", "write the address with `rediss://`"
     if isinstance(cause, OSError):
         return _of_system(address, cause)
-    return cause, None
+    return cause, "use a Python that has the module `ssl`" if cause == NO_TLS else None
 
 
 def _of_reply(address: Address, reply: ErrorReply) -> tuple[str, str | None]:
