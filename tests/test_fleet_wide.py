@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,34 @@ def test_what_is_no_record_is_left_out_and_nobody_else_is() -> None:
     assert fleetwide.shown(A, seen(A, own=frozenset({A.id}))).scope == "here"  # type: ignore[union-attr] # as above
     for change in ({"command": "x"}, {"pid": "1"}, {"state": "fine"}, {"log": None}, {"pid": True}):
         assert fleetwide.shown(A.replace(server={**A.server, **change}), seen(A)) is None, change
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[1]",
+        '{"server": [1], "host": "h", "project": null, "ttl_ms": 1}',
+        '{"server": {"id": "b", "state": "ready"}, "host": "h", "project": null, "ttl_ms": Infinity}',
+    ],
+)
+def test_a_stranger_s_record_hides_nobody_else_s(text: str) -> None:
+    good = json.dumps({"server": A.server, "host": "a", "project": "p", "ttl_ms": 1000})
+    answer = [5000, ["x", text, A.id, good], ["x", "5000", A.id, "4500"]]
+    assert [(one.id, one.lost) for one in listing.entries(answer)] == [(A.id, False)]
+
+
+@pytest.mark.parametrize(
+    ("score", "seen_at"), [("inf", 5000), ("1e300", 5000), ("-inf", 0), ("4500.5", 4500), (None, None)]
+)
+def test_a_sign_of_life_is_between_the_beginning_of_time_and_now(
+    score: str | None, seen_at: int | None
+) -> None:
+    """Whoever gave none is not there."""
+    good = json.dumps({"server": A.server, "host": "a", "project": "p", "ttl_ms": 1000})
+    answer = [5000, [A.id, good], [] if score is None else [A.id, score]]
+    found = listing.entries(answer)
+    assert [one.seen_at for one in found] == ([] if seen_at is None else [seen_at])
 
 
 # -- seen from everywhere ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -321,7 +322,7 @@ def test_a_request_is_not_obeyed_after_a_sleep(host: Host, client: redis.Redis) 
     server.published(client, "running")
     number = host.registry.begin_operation(server.id, server.generation, identity.me(), "wait")
     assert isinstance(number, int)
-    stop = Stop("r", server.id, server.generation, "oak, pid 7", "script", True, None, False)  # noqa: FBT003
+    stop = Stop("r", server.id, server.generation, "oak, pid 7", "script", True, None, False)
     send(client, requests.post(FLEET, stop, 60.0))
     wait_until(lambda: not client.exists(keys.mail(FLEET, server.id)))
     (host.folder / "slept").touch()
@@ -381,8 +382,16 @@ def test_nonsense_in_the_mail_is_no_end_of_a_guard(host: Host, client: redis.Red
         "sweep": 0,
     }
     fine |= {"may_take": 0, "grace": 1}
-    wrong = [{}, [], {**fine, "grace": "a"}, {**fine, "generation": []}, {**fine, "verb": "dance"}]
-    client.rpush(mail, *(f"9999999999999 {json.dumps(one)}" for one in wrong), "9999999999999 {", "no number")
+    wrong = [
+        {},
+        [],
+        {**fine, "grace": "a"},
+        {**fine, "generation": []},
+        {**fine, "generation": math.inf},
+        {**fine, "verb": "dance"},
+    ]
+    texts = [*map(json.dumps, wrong), "{", "[" * 100_000]
+    client.rpush(mail, *(f"9999999999999 {text}" for text in texts), "no number")
     client.publish(mail, "")
     wait_until(lambda: not client.exists(mail), 20)
     server.renewed_on_the_list(client)
@@ -390,9 +399,7 @@ def test_nonsense_in_the_mail_is_no_end_of_a_guard(host: Host, client: redis.Red
     server.stop()
 
 
-def test_mail_that_cannot_be_read_is_no_reason_to_knock_all_the_time(
-    host: Host, client: redis.Redis
-) -> None:
+def test_mail_that_cannot_be_read_is_no_reason_to_knock_all_the_time(host: Host, client: redis.Redis) -> None:
     """Somebody's key stands in its place: all else goes on, and it is tried again at each beat."""
     server = host.start(client=client, ttl=3)
     server.published(client, "running")

@@ -542,6 +542,11 @@ def test_a_server_that_still_loads_says_so(server: RedisServer) -> None:
             "ERR Error running script (call to f_1): @user_script:1: @user_script: 1: -READONLY You can't",
             "it is a read-only replica",
         ),
+        (
+            "ERR Error running script (call to f_1): @user_script:4: WRONGTYPE Operation against a key ...",
+            "another program has written where devsup keeps something",
+        ),
+        ("ERR Error running script (call to f_1): @user_script:4: attempt to call nil", "it answers `ERR"),
         ("ERR wrong number of arguments for 'get' command", "it answers `ERR wrong number"),
     ],
 )

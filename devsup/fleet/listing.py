@@ -96,10 +96,17 @@ def read_all(fleet: str) -> list[Any]:
 
 
 def entries(answer: Any) -> list[Entry]:
-    """Read the list: by host, then as they were started. What another version wrote is left out."""
+    """
+    Read the list: by host, then as they were started.
+
+    What another version or a stranger wrote is left out, and what never gave a sign of life.
+    """
     now, records, signs = answer
-    seen = dict(zip(signs[::2], (int(float(at)) for at in signs[1::2]), strict=True))
-    found = [_entry(text, seen.get(name, 0), int(now)) for name, text in zip(*_pairs(records), strict=True)]
+    # None can be later than now: if one is, the clock of Redis was set back, or no guard has written it.
+    seen = {name: int(max(0.0, min(float(at), now))) for name, at in zip(*_pairs(signs), strict=True)}
+    found = [
+        _entry(text, seen[name], now) for name, text in zip(*_pairs(records), strict=True) if name in seen
+    ]
     shown = [one for one in found if one is not None]
     return sorted(shown, key=lambda one: (one.host, str(one.server.get("started_at")), one.id))
 
@@ -114,7 +121,7 @@ def _entry(text: str, seen: int, now: int) -> Entry | None:
         server, host, project = record["server"], str(record["host"]), record["project"]
         lost = now - seen > int(record["ttl_ms"])
         server["id"], server["state"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     if lost:
         server = {**server, "state": State.LOST.value, "pid": None, "guard_pid": None}

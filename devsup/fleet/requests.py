@@ -125,7 +125,7 @@ def taken(reply: Any) -> list[tuple[Stop, float]]:
             fields = json.loads(text)
             if fields.pop("verb") == "stop":
                 found.append((_stop(fields), left / 1e3))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
     return found
 
@@ -167,6 +167,6 @@ def read_answer(reply: Any) -> dict[str, Any] | None:
     text = reply if isinstance(reply, str) or not reply else reply[1]
     try:
         seen = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return seen if isinstance(seen, dict) else None

@@ -93,7 +93,7 @@ def retry(retries: int = RETRIES) -> Retry:
 
 
 def package() -> ModuleType:
-    """Return redis-py; raise `MissingDependencies` where it is not installed, or Python lacks what it needs."""
+    """Return redis-py; raise `MissingDependencies` where it, or what it needs, is not installed."""
     try:
         import redis
     except ModuleNotFoundError as error:

@@ -49,6 +49,10 @@ _REPLIES = {
     "MASTERDOWN": ("it is a replica without its primary", "name the primary in the address"),
     "NOREPLICAS": ("too few replicas follow it for writes", "see to its replicas: `INFO replication`"),
     "UNKILLABLE": ("a script keeps it busy", "wait, or restart Redis: the script cannot be ended"),
+    "WRONGTYPE": (
+        "another program has written where devsup keeps something",
+        "remove the keys that are not devsup's, or name another database in the address",
+    ),
     "DENIED": ("it is in protected mode and lets only its own host in", "set a password on it, and use it"),
 }
 

@@ -51,8 +51,10 @@ class ErrorReply(str):
         Redis 6 wraps an error inside a script in its own; this is then the inner one's.
         """
         text = str(self)
-        if text.startswith("ERR Error running script") and (at := text.rfind(": -")) >= 0:
-            text = text[at + 3 :]
+        if text.startswith("ERR Error running script"):
+            inner = text.rpartition("@user_script:")[2].partition(": ")[2].removeprefix("-")
+            first = inner.partition(" ")[0]
+            return first if first.isupper() else "ERR"
         return text.partition(" ")[0]
 
 
