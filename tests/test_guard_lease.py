@@ -191,6 +191,9 @@ def test_a_full_redis_goes_on_hearing_of_it(hosts: Hosts) -> None:
     assert later is not None
     assert later.seen_at > entry.seen_at
     assert (server.holds, server.host.findings()) == (True, [])
+    client.delete(server.keys.lease, server.keys.counter)  # also what it has lost meanwhile
+    wait_until(lambda: server.lease(client).get("fencing") == str(server.fencing()), 20)
+    assert counter(client, server) == server.fencing()
     server.stop()
     wait_until(lambda: server.entry(client) is None)
 

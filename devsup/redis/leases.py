@@ -48,7 +48,8 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {{1, fencing, now}}
 """
 
-# ARGV: token, ttl (ms), fencing number, and what else is to be known. What a full Redis refuses comes last.
+# ARGV: token, ttl (ms), fencing number, and what else is to be known. What a full Redis refuses comes last, or
+# after something that it takes: then it takes the rest, too.
 _RENEW = f"""{_NOW}
 local held = redis.call('HMGET', KEYS[1], 'token', 'fencing')
 local mine, last = tonumber(ARGV[3]), tonumber(redis.call('GET', KEYS[2]) or 0)
@@ -61,10 +62,10 @@ if held[1] == ARGV[1] then
 elseif held[1] and tonumber(held[2]) >= mine or not held[1] and last > mine then
   return {{0, redis.call('PTTL', KEYS[1]), now, redis.call('HGETALL', KEYS[1]), last}}
 end
+redis.call('DEL', KEYS[1])
 if last < mine then
   redis.call('SET', KEYS[2], ARGV[3])
 end
-redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'token', ARGV[1], 'fencing', ARGV[3], unpack(ARGV, 4))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {{1, mine, now}}
