@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import psutil
@@ -389,6 +391,21 @@ def test_of_two_hosts_that_are_cut_off_none_serves_beyond_its_lease(hosts: Hosts
         end = watch.server.ended()
         assert (end.state, end.reason) == (State.STOPPED, "lease_lost")
         assert (end.outcome or {})["signals"] == ["SIGTERM", "SIGKILL"]
+
+
+def test_a_registry_that_is_locked_is_no_reason_to_be_late(hosts: Hosts) -> None:
+    """Whoever has locked it may be frozen, too; what there is to say of the end is said afterwards."""
+    host = hosts.host()
+    server = host.start(STUBBORN, client=hosts.client, ttl=3, on_lost="stop")
+    server.published(hosts.client, "running")
+    watch = Watch(server)
+    with closing(sqlite3.connect(host.home.registry, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        hosts.proxy.refuse()
+        until, gone = watch.result()
+        other.execute("ROLLBACK")
+    assert gone < until
+    assert server.ended().reason == "lease_lost"
 
 
 def test_a_frozen_redis_ends_it_in_time_and_hears_of_that_when_it_goes_on(hosts: Hosts) -> None:

@@ -48,6 +48,7 @@ class Lease:
         self._leaving = False
         #: The findings about it that are open, with what they say.
         self._findings: dict[str, str] = self._left_open() if charge.adopt else {}
+        self._unwritten: dict[str, str] = {}
         self._renewed_at: int | None = None
         self._expires_at: int | None = None
         #: Why the note could not be written the last time.
@@ -119,7 +120,7 @@ class Lease:
         if regained:
             say(f"has its lease again (fencing {self.fencing})")
         if self.held:
-            self.close_findings()
+            self._close_findings()
         self._tell()
         return False
 
@@ -135,10 +136,10 @@ class Lease:
 
     def _is_anothers(self, holder: dict[str, str], fencing: int) -> None:
         if fencing > self.fencing:
-            self.overlapped(holder, fencing)
+            self._overlapped(holder, fencing)
         if self.held:
             who = f"`{holder['host']}`" if holder.get("host") else "somebody else"
-            self.lose(f"{who} has it, or has had it since (fencing {fencing or 'unknown'})")
+            self._lose(f"{who} has it, or has had it since (fencing {fencing or 'unknown'})")
 
     # -- the time ----------------------------------------------------------------------------------
 
@@ -163,10 +164,10 @@ class Lease:
         """Look at the clock; tell whether it has just been lost by that."""
         if not self.held or boottime() < self.until:
             return False
-        self.lose("it could not be renewed in time")
+        self._lose("it could not be renewed in time")
         return True
 
-    def lose(self, why: str) -> None:
+    def _lose(self, why: str) -> None:
         """It is no longer known to be held."""
         self.held = False
         say(f"lost its lease (fencing {self.fencing}): {why}")
@@ -175,7 +176,7 @@ class Lease:
             name = self._charge.job.app or self._charge.job.session
             self._find("lease_lost", f"`{name}` runs on without its lease in the fleet: {why}")
 
-    def overlapped(self, holder: dict[str, str], fencing: int) -> None:
+    def _overlapped(self, holder: dict[str, str], fencing: int) -> None:
         """Write down that somebody else has had the lease while this server was running."""
         name = self._charge.job.app or self._charge.job.session
         where = f" on `{holder['host']}`" if holder.get("host") else " elsewhere"
@@ -216,12 +217,21 @@ class Lease:
         return {kind: message for kind, message in found.items() if message is not None}
 
     def _find(self, kind: str, message: str) -> None:
-        if kind not in self._findings:
-            self._findings[kind] = message
+        if kind in self._findings:
+            return
+        self._findings[kind] = message
+        self._unwritten[kind] = message
+        if not self.stops:  # else its end comes first: the registry may be locked
+            self._write_down()
+
+    def _write_down(self) -> None:
+        unwritten, self._unwritten = self._unwritten, {}
+        for kind, message in unwritten.items():
             self._record(kind, message, is_open=True)
 
-    def close_findings(self) -> None:
+    def _close_findings(self) -> None:
         """What was found is over: the lease is held again, or the server has ended."""
+        self._write_down()
         for kind, message in self._findings.items():
             self._record(kind, message, is_open=False)
         self._findings = {}
@@ -238,6 +248,6 @@ class Lease:
 
     def close(self) -> None:
         """The server has ended."""
-        self.close_findings()
+        self._close_findings()
         self.alarm.close()
         self._note.close()

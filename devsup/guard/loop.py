@@ -34,6 +34,7 @@ from devsup.models import State, StopClaim
 from devsup.paths import Home
 from devsup.readiness import find
 from devsup.registry.frozen import End
+from devsup.registry.locking import PATIENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -384,6 +385,11 @@ class Guard:
     def _obey(self) -> None:
         charge = self.charge
         told = self.signals.take()
+        if self.over == LOST and not self._has_time():
+            charge.enter(Happening.STOP)
+            self._pause_all()
+            self._end(State.STOPPED, ended=self._shut_down(), reason=LOST, by="guard")
+            return
         claim = self.book.claim()
         if claim is None and not told and self.over is None:
             charge.watch.hurry()  # what was asked has been done, or somebody waits for us to see it ready
@@ -535,6 +541,10 @@ class Guard:
 
     def _has_lost_lease(self) -> bool:
         return self.fleet is not None and self.fleet.is_over()
+
+    def _has_time(self) -> bool:
+        """Tell whether its lease leaves time to ask a registry that somebody has locked."""
+        return self.fleet is None or self.fleet.patience() > PATIENCE / 2
 
     def _request(self) -> Stop | None:
         return self.fleet.request() if self.fleet is not None else None

@@ -48,8 +48,8 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {{1, fencing, now}}
 """
 
-# ARGV: token, ttl (ms), fencing number, and what else is to be known. What a full Redis refuses comes last, or
-# after something that it takes: then it takes the rest, too.
+# ARGV: token, ttl (ms), fencing number, and what else is to be known. What a full Redis refuses comes after
+# something that it takes: then it takes that, too.
 _RENEW = f"""{_NOW}
 local held = redis.call('HMGET', KEYS[1], 'token', 'fencing')
 local mine, last = tonumber(ARGV[3]), tonumber(redis.call('GET', KEYS[2]) or 0)
