@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -127,6 +129,11 @@ def test_the_environment_wins_over_the_file_for_the_address_alone() -> None:
 def test_a_host_that_cannot_be_named_so_is_told(name: str) -> None:
     with pytest.raises(UsageError, match="DEVSUP_HOST cannot be a name"):
         settings.host({"DEVSUP_HOST": name})
+
+
+def test_a_host_whose_system_has_no_name_has_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename=" "))
+    assert settings.host({}) == "localhost"
 
 
 EXCLUSIVE = '[apps.web]\nexclusive = "fleet"\ncommand = "sleep 1"\n'

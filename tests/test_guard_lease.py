@@ -200,6 +200,25 @@ def test_a_full_redis_goes_on_hearing_of_it(hosts: Hosts) -> None:
     wait_until(lambda: server.entry(client) is None)
 
 
+def test_a_number_that_a_killed_guard_did_not_write_down_is_found_again(hosts: Hosts) -> None:
+    """It had got a new one for its lease and died before the job said so: no number is ever gone back to."""
+    client = hosts.client
+    server = hosts.host().start(client=client, ttl=5)
+    server.published(client, "running")
+    guard, fencing, token = psutil.Process(server.guard), server.fencing(), server.lease(client)["token"]
+    guard.kill()
+    wait_until(lambda: not guard.is_running())
+    assert send(client, leases.release(server.keys, token)) == 1
+    newer = server.take_over(client, token)
+    assert newer > fencing
+    with server.spawn(ADOPT) as hearing:
+        assert hearing.wait("l", time.monotonic() + 30)
+    wait_until(lambda: server.fencing() == newer, 20)
+    client.flushall()
+    wait_until(lambda: server.lease(client).get("fencing") == str(newer), 20)
+    server.stop()
+
+
 # -- lost, and the server goes on ------------------------------------------------------------------------
 
 
@@ -233,6 +252,24 @@ def test_a_guard_that_takes_over_asks_before_it_ends_anything(hosts: Hosts) -> N
     wait_until(lambda: server.lease(client), 20)
     server.renewed()
     assert (server.holds, server.fencing(), runs(server)) == (True, fencing, True)
+    server.stop()
+
+
+def test_a_guard_that_takes_over_says_what_was_lost_before_it(hosts: Hosts) -> None:
+    """There was none when the time was over, and Redis cannot be asked now."""
+    host = hosts.host()
+    server = host.start(client=hosts.client, ttl=1)
+    server.published(hosts.client, "running")
+    guard = psutil.Process(server.guard)
+    guard.kill()
+    wait_until(lambda: not guard.is_running() and not server.holds)
+    assert host.findings() == []
+    hosts.proxy.refuse()
+    with server.spawn(ADOPT) as hearing:
+        assert hearing.wait("l", time.monotonic() + 30)
+    assert host.findings() == [("lease_lost", True)]
+    hosts.proxy.refuse(False)
+    wait_until(lambda: host.findings() == [("lease_lost", True), ("lease_lost", False)], 20)
     server.stop()
 
 

@@ -90,6 +90,7 @@ def test_an_address_is_read_and_shown_without_its_password(url: str, expected: A
         "redis://:s3cret@h:port",
         "redis://:s3cret@h:65536",
         "redis://:s3cret@h:-1",
+        pytest.param(f"redis://:s3cret@h:{'7' * 5000}", id="a port that Python reads no number from"),
         "redis://:s3cret@h/one",
         "redis://:s3cret@h/1/2",
         "redis://:s3cret@[::1",

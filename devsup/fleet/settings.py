@@ -79,7 +79,8 @@ def host(environ: Mapping[str, str]) -> str:
                 hint=f"unset {HOST}",
             )
         return told
-    return "".join(letter for letter in os.uname().nodename if letter.isprintable() and letter not in " /")
+    named = "".join(letter for letter in os.uname().nodename if letter.isprintable() and letter not in " /")
+    return named or "localhost"
 
 
 def _url(said: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str]:

@@ -57,7 +57,10 @@ class Lease:
         self.alarm = Alarm()
         self.until = self._first_until()
         self.held = boottime() < self.until
-        self._tell()
+        if self.held:
+            self._tell()
+        else:
+            self._lose("it was not renewed in time")
 
     def _first_until(self) -> float:
         """

@@ -142,7 +142,7 @@ def _host(place: str) -> tuple[str, int]:
         host, _, port = place.partition(":")
     if not port:
         return _unquote(host) or "localhost", DEFAULT_PORT
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65536):
         raise _wrong("its port is no number from 1 to 65535", hint=_PERCENT)
     return _unquote(host) or "localhost", int(port)
 

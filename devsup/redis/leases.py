@@ -58,7 +58,7 @@ if held[1] == ARGV[1] then
   if #ARGV > 3 then
     redis.pcall('HSET', KEYS[1], unpack(ARGV, 4))
   end
-  return {{1, mine, now}}
+  return {{1, tonumber(held[2]) or mine, now}}
 elseif held[1] and tonumber(held[2]) >= mine or not held[1] and last > mine then
   return {{0, redis.call('PTTL', KEYS[1]), now, redis.call('HGETALL', KEYS[1]), last}}
 end
@@ -94,7 +94,11 @@ class Keys(Record):
 
 
 class Granted(Record):
-    """The caller has the lease, since ``at`` (ms since the epoch, by Redis)."""
+    """
+    The caller has the lease, since ``at`` (ms since the epoch, by Redis), with ``fencing``.
+
+    A renewal may be the first to tell of a higher number: who was given that has not lived to write it down.
+    """
 
     fencing: int
     at: int
