@@ -359,12 +359,13 @@ def test_a_cancelled_acquire_keeps_no_item_for_good(
 
 # -- against a dictionary --------------------------------------------------------------------------------
 
+ITEMS = ['"a"', '"b"', "3"]
 WHO = st.sampled_from(["ann", "bob"])
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("acquire"), WHO, st.sampled_from([5, 50])),
         st.tuples(st.sampled_from(["renew", "release"]), st.integers(0, 5), st.none()),
-        st.tuples(st.sampled_from(["add", "remove", "free"]), st.sampled_from("abc"), st.none()),
+        st.tuples(st.sampled_from(["add", "remove", "free"]), st.sampled_from(ITEMS), st.none()),
         st.tuples(st.just("pass"), st.sampled_from([3, 20]), st.none()),
     ),
     max_size=25,
@@ -376,7 +377,7 @@ class Model:
 
     def __init__(self) -> None:
         self.lent: dict[str, tuple[str, int, int]] = {}
-        self.offered = {"a", "b"}
+        self.offered = {*ITEMS[:2]}
         self.now = self.last = 0
 
     def holder(self, item: str) -> str | None:
@@ -453,7 +454,7 @@ def test_a_pool_is_as_a_dictionary_would_be(
     store: Any = OnSqlite(home) if kind == "sqlite" else OnRedis(request.getfixturevalue("shared_redis"))
     store.set_clock(begin)
     name = f"pool {time.perf_counter_ns()}"
-    life = store.define(name, ["a", "b"])[1]
+    life = store.define(name, ITEMS[:2])[1]
     for word, what, ttl in steps:
         if word == "pass":
             model.now += what
