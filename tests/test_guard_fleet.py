@@ -28,6 +28,7 @@ from devsup.paths import Home, ensure_home
 from devsup.registry import public, recovery
 from devsup.system.alarm import Alarm, boottime
 from tests.guarding import FLEET, SLOW, STUBBORN, UP, Host, ask, send
+from tests.redis_support import swallowing
 from tests.registry_child import make_row
 from tests.support import free_port, server_argv, wait_until
 
@@ -427,3 +428,18 @@ def test_a_guard_whose_python_has_no_tls_guards_all_the_same(
     wait_until(lambda: "this Python cannot speak TLS" in host.log(), 20)
     assert "Traceback" not in host.log()
     server.stop()
+
+
+def test_a_guard_leaves_an_address_that_says_nothing(
+    leftovers: Leftovers, temporary: Path, shared_redis: RedisServer, client: redis.Redis
+) -> None:
+    two = """
+from devsup.redis import lookup
+lookup.known = lambda *_: [(2, ("127.0.0.1", {})), (2, ("127.0.0.1", {}))]
+"""
+    with swallowing() as port:
+        host = Host("elm", temporary, "redis://two.test", leftovers)
+        server = host.start(ttl=3, code=two.format(port, shared_redis.port))
+        server.published(client, "running")
+        assert "cannot be reached" not in host.log()
+        server.stop()

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from devsup.errors import FleetUnreachable, UsageError
-from devsup.redis import resp
+from devsup.redis import lookup, resp
 from devsup.redis.address import Address, parse
 from devsup.redis.connection import Client, Connection, failed
 from devsup.redis.resp import PENDING, ErrorReply, Parser, ProtocolError, Push
-from tests.redis_support import Proxy, RedisServer, server_binaries
+from tests.redis_support import Proxy, RedisServer, server_binaries, swallowing
 from tests.support import ROOT, free_port, wait_until
 
 if TYPE_CHECKING:
@@ -463,6 +463,23 @@ def test_a_name_that_is_slow_to_look_up_keeps_nobody_waiting(
         assert ask(connection, ("PING",)) == ["PONG"]
         connection.close()
         assert client.call("PING", timeout=PATIENCE) == "PONG"
+
+
+def test_an_address_that_swallows_everything_is_left_for_the_next_one(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name may lead to a network that is cut off, say the newer of two, and to one that is not."""
+    with swallowing() as port:
+        found = [(_socket.AF_INET, ("127.0.0.1", one)) for one in (port, shared_redis.port)]
+        monkeypatch.setattr(lookup, "known", lambda *_: found)
+        with Client(parse("redis://two.test"), 4.0) as client:
+            assert client.call("PING") == "PONG"
+        found = found[:1] * 2
+        with (
+            Client(parse("redis://two.test"), 0.2) as client,
+            pytest.raises(FleetUnreachable, match="no connection"),
+        ):
+            client.call("PING")
 
 
 def test_a_wrong_login_is_told_and_no_password_is_shown(server: RedisServer) -> None:

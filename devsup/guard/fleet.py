@@ -187,7 +187,13 @@ class Fleet:
             if self._connection is None:
                 return
         if not connection.is_up:
-            if now >= self._connected_at + self._patience:
+            if now < self._connected_at + self._patience:
+                return
+            if connection.alternatives:
+                self._connected_at = now
+                connection.skip()
+                self._see_closed()
+            else:
                 self._fail(f"{connection.waits_for} within {self._patience:.1f} s")
             return
         if self._pending and now >= self._pending[0].at + self._patience:

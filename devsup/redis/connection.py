@@ -5,7 +5,8 @@ A `Connection` goes by itself from its address to the moment it is up: the name 
 `getaddrinfo` cannot be told not to wait), each address tried in turn, TLS agreed on, then AUTH, HELLO 3,
 CLIENT SETNAME and SELECT sent as one. Where HELLO is refused it goes on in RESP2. It never comes back once
 closed: make a new one, which looks the name up anew. It has no clock either: whoever waits for it says for
-how long. TLS takes some 10 ms once to read whom to trust; nothing else here ever makes a loop late.
+how long, and when to `skip` an address that says nothing. TLS takes some 10 ms once to read whom to trust;
+nothing else here ever makes a loop late.
 
 A connection or client belongs to one thread at a time. No state is shared with others.
 """
@@ -39,6 +40,8 @@ __all__ = ["DEFAULT_TIMEOUT", "Client", "Connection", "failed"]
 
 #: Seconds for a call, its connection included: a Redis in the same region answers in a few milliseconds.
 DEFAULT_TIMEOUT = 2.0
+#: Seconds that each of several addresses gets at least to let a client connect.
+_LEAST_SHARE = 0.5
 _CHUNK = 65_536
 #: Bytes read in one `advance`: a loop has more to do than to listen to one talker.
 _GULP = 16 * _CHUNK
@@ -140,6 +143,19 @@ class Connection:
     def close(self, why: str = "closed by this side") -> None:
         """Close it; more than once does no harm."""
         self._end(why)
+
+    @property
+    def alternatives(self) -> int:
+        """How many more addresses there are to `skip` to."""
+        return len(self._peers) if self._state == _CONNECTING else 0
+
+    def skip(self) -> None:
+        """Leave an address that says nothing for the next one; to be called where there is one."""
+        self._failure = self._failure or TimeoutError(_MISSING[_CONNECTING])
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._connect()
 
     def send(self, *commands: Command) -> None:
         """Send ``commands``, or keep them until it is up; once closed they are forgotten."""
@@ -411,10 +427,14 @@ class Client:
 
 
 def _wait(connection: Connection, deadline: float) -> bool:
+    """Wait for the next thing to do; an address that says nothing gets its share of the time."""
     left = deadline - time.monotonic()
     if left <= 0:
         return False
+    others = connection.alternatives
+    share = max(left / (others + 1), min(left, _LEAST_SHARE))
     poll = select.poll()
     poll.register(connection.fd, connection.events)
-    poll.poll(left * 1000 + 1)
+    if not poll.poll(share * 1000 + 1) and others:
+        connection.skip()
     return True
