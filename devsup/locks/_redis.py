@@ -90,9 +90,12 @@ class RedisLock:
 
     def __init__(self, url: str, name: str, *, ttl: float = 30.0, purpose: str | None = None) -> None:
         if not name:
-            raise UsageError("a lock needs a name")
+            raise UsageError("a lock needs a name", hint="give a text of at least one letter")
         if _sendable(name) != name:
-            raise UsageError("the name of a lock is no text that can be written as UTF-8")
+            raise UsageError(
+                "the name of a lock is no text that can be written as UTF-8",
+                hint="give a text without halves of letters",
+            )
         if not 0.1 <= ttl <= LONGEST:
             raise UsageError(f"a lock cannot be renewed every third of {ttl} s", hint="ttl=30.0 is usual")
         #: Where Redis is, without the password where it is shown.
