@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import pickle
 import random
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from devsup import aio
 from devsup.errors import FleetUnreachable, LockLost, LockTimeout, MissingDependencies, UsageError
 from devsup.locks import RedisLock, _owner, _redis, _taking
+from devsup.redis import links
 from tests.history import Held, faults
 from tests.redis_support import Proxy, RedisServer, server_binaries
 from tests.support import Spawn, free_port, hear, say, wait_until
@@ -178,6 +181,26 @@ def test_what_goes_wrong_with_one_lock_ends_no_other(
     monkeypatch.undo()
     see_a_renewal(shared_redis, "{devsup:lock:cursed}")
     assert [hold.release() for hold in holds] == [True, True]
+
+
+def test_a_ctrl_c_while_a_wake_up_is_set_ends_no_renewal(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = RedisLock(shared_redis.url, "shop", ttl=3).write()
+    renewer = _taking.renewer(hold.lock.address)
+    real, interrupts = renewer._timers.set, [KeyboardInterrupt()]
+
+    def interrupted(key: Any, seconds: float) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        real(key, seconds)
+
+    monkeypatch.setattr(renewer._timers, "set", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        renewer.give_back(_taking.Taking(hold.lock.keys, 3, {}))
+    assert hold.try_acquire()
+    see_a_renewal(shared_redis, KEY)
+    assert hold.release()
 
 
 def test_what_is_no_utf_8_is_sent_and_read(shared_redis: RedisServer, use: Use) -> None:
@@ -572,6 +595,24 @@ def test_who_is_cancelled_while_redis_hangs_leaves_no_lock(redis_server: RedisSe
     asyncio.run(main())
     wait_until(lambda: not _taking.renewer(lock.address)._ending, 20)
     assert not exists(redis_server)
+
+
+def test_a_loop_that_has_ended_is_forgotten(shared_redis: RedisServer) -> None:
+    """With its connections; also where the caller of a pool did not close it."""
+    pool = aio.Pool("slots", [1], url=shared_redis.url)
+
+    async def work() -> None:
+        async with RedisLock(shared_redis.url, "shop").write():
+            await pool.release(await pool.acquire("me", 60))
+
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        asyncio.run(work())
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert not any(loop.is_closed() for loop in [*links._loops])
+    assert pool._redis is not None
+    assert not pool._redis._clients
 
 
 def test_a_host_that_cannot_be_is_told(use: Use) -> None:

@@ -212,14 +212,9 @@ class Renewer:
         due = time.monotonic() + seconds
         with self._mutex:
             self._due[taking] = due
-            sooner = due < self._next
-            if sooner:
-                self._next = due
-                try:
-                    self._timers.set(self, seconds)
-                except RuntimeError:
-                    self._next = float("inf")  # so that the next one who comes tries again
-                    raise
+            if due < self._next:
+                self._timers.set(self, seconds)
+                self._next = due  # not before: after a Ctrl-C in there the next one who comes tries again
 
     def _fire(self, _: object) -> None:
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from hashlib import sha1
-from weakref import WeakKeyDictionary
 
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError
 
@@ -20,10 +19,8 @@ from devsup.redis.address import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from typing import Any
-
-    import redis
-    import redis.asyncio
 
     from devsup.pool._core import Answer, Request
 
@@ -148,14 +145,12 @@ class AsyncRedisStore(_Commands):
     def __init__(self, name: str, url: str) -> None:
         super().__init__(name, url)
         client.asynchronous(url)  # what is wrong with the address is said at once
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = WeakKeyDictionary()
+        #: The client of each loop, and what closes it.
+        self._clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None]]] = {}
 
     async def call(self, request: Request) -> Answer:
         """Do what is asked for; see `RedisStore.call`."""
-        loop = asyncio.get_running_loop()
-        connected: Any = self._clients.get(loop)
-        if connected is None:
-            connected = self._clients[loop] = client.asynchronous(self.url)
+        connected = await self._connected()
         operation, rest = request[0], self._arguments(request)
         try:
             if operation == "define":
@@ -168,8 +163,24 @@ class AsyncRedisStore(_Commands):
             raise client.translate(error, self.url) from error
         return self._read(answer)
 
+    async def _connected(self) -> Any:
+        loop = asyncio.get_running_loop()
+        found = self._clients.get(loop)
+        if found is None:
+            connected = client.asynchronous(self.url)
+            found = self._clients[loop] = connected, self._keep(loop, connected)
+            await anext(found[1])  # from here on the loop knows it, and closes it at its end
+        return found[0]
+
+    async def _keep(self, loop: asyncio.AbstractEventLoop, connected: Any) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            self._clients.pop(loop, None)
+            await connected.aclose()
+
     async def aclose(self) -> None:
         """Close the connections of this event loop; the next call opens another one."""
-        found = self._clients.pop(asyncio.get_running_loop(), None)
+        found = self._clients.get(asyncio.get_running_loop())
         if found is not None:
-            await found.aclose()
+            await found[1].aclose()

@@ -217,12 +217,13 @@ class _OfLoop:
 
     def __init__(self) -> None:
         self.links: dict[Address, AsyncLink] = {}
-        self.keeper = self._keep()
+        self.keeper: AsyncIterator[None] | None = self._keep()
 
     async def _keep(self) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            self.keeper = None  # it knows the loop, and would keep it for ever
             for one in self.links.values():
                 await one.close()
 
@@ -240,6 +241,7 @@ async def async_link(address: Address) -> AsyncLink:
     of_loop = _loops.get(loop)
     if of_loop is None:
         of_loop = _loops[loop] = _OfLoop()
+        assert of_loop.keeper is not None
         await anext(of_loop.keeper)  # from here on the loop knows it, and closes it at its end
     return of_loop.links.get(address) or of_loop.links.setdefault(address, AsyncLink(address))
 
