@@ -56,7 +56,7 @@ CHANNELLESS = {"acl": ("default on nopass ~* resetchannels +@all",)}
         ({"maxmemory": "100kb"}, "redis_unwritable", "out of memory", "maxmemory"),
         (CHANNELLESS, "redis_pubsub", "at each beat", "ACL SETUSER default"),
         ({"acl": ("default on nopass ~* &* +@all -eval",)}, "redis_unwritable", "forbid", "ACL"),
-        ({"password": "hunter2"}, "fleet_unreachable", "wants a password", "into the address"),
+        ({"password": "hunter2"}, "fleet_unreachable", "wants a password", "`:PASSWORD@`"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_redis_is_named_with_what_mends_it(

@@ -27,7 +27,8 @@ NO_TLS = "this Python cannot speak TLS"
 _RUNS = "start Redis there, or name one that runs: `DEVSUP_FLEET`, or `url` below `[fleet]` in devsup.toml"
 _ALIVE = "see whether Redis is alive there, and whether the network lets you through"
 _CLEAR = "where it speaks no TLS, write `redis://`, or give the port that does"
-_LOGIN = "put user and password into the address: `redis://USER:PASSWORD@host:6379`"
+# An address as an example would be masked.
+_LOGIN = "put user and password into the address, before the host: `USER:PASSWORD@`, or `:PASSWORD@`"
 #: Code of an error reply -> what it means, and what to do.
 _REPLIES = {
     "NOAUTH": ("it wants a password", _LOGIN),
