@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -269,6 +269,61 @@ def test_a_restart_and_a_new_guard_keep_the_lease(hosts: Hosts, shared_redis: Re
     assert a("restart", "web", "--json").data["server"]["pid"] != again["pid"]
     assert lease_of(shared_redis)["token"] != lease["token"]
     assert a("stop", "web").code == 0
+
+
+def _orphan(host: Host) -> dict[str, Any]:
+    """Return the server of ``host``, whose guard is killed."""
+    server = host.server()
+    os.kill(server["guard_pid"], signal.SIGKILL)
+    wait_until(lambda: host.server()["guard_pid"] is None)
+    return server
+
+
+def test_a_restart_that_would_not_get_the_lease_stops_nothing(
+    hosts: Hosts, proxy: Proxy, shared_redis: RedisServer
+) -> None:
+    """Without a guard a restart is a stop and a start, and the start could be refused."""
+    (a,) = hosts("box-a", url=proxy.url)
+    a("start", "web", "--json")
+    server = _orphan(a)
+    proxy.refuse()
+    assert a("restart", "web", "--json").error["code"] == "fleet_unreachable"
+    proxy.refuse(False)
+    with shared_redis.client() as redis:
+        lease = keys.lease("team", "shop", "web").lease
+        redis.config_set("maxmemory", "1")
+        assert "out of memory" in a("restart", "web", "--json").error["message"]
+        redis.config_set("maxmemory", "0")
+        redis.hset(lease, mapping={"token": "another", "host": "box-b", "place": "b"})
+        redis.hset(lease, "fencing", int(lease_of(shared_redis)["fencing"]) + 1)
+    refused = a("restart", "web", "--json").error
+    assert (refused["code"], refused["details"]["host"]) == ("lease_held_elsewhere", "box-b")
+    assert a.server()["pid"] == server["pid"]
+    with shared_redis.client() as redis:
+        redis.delete(lease)
+    assert a("restart", "web", "--json").data["server"]["pid"] != server["pid"]
+    assert lease_of(shared_redis)["host"] == "box-a"
+    assert a("stop", "web").code == 0
+
+
+def test_a_stop_without_a_guard_gives_the_lease_back_where_redis_answers(
+    hosts: Hosts, redis_server: RedisServer
+) -> None:
+    redis_server.start()
+    (a,) = hosts("box-a", url=redis_server.url)
+    a("start", "web", "--json")
+    wait_until(lambda: len(a("list", "--fleet", "--json").data["servers"]) == 1, 20)
+    _orphan(a)
+    assert a("stop", "web").code == 0
+    assert lease_of(redis_server) == {}
+    assert a("list", "--fleet", "--json").data["servers"] == []
+    a("start", "web", "--json")
+    _orphan(a)
+    redis_server.pause()
+    (result,) = a("stop", "web", "--json").data["results"]
+    assert (result["outcome"], result["error"]) == ("stopped", None)
+    assert result["ms"] < 3000
+    redis_server.resume()
 
 
 def test_up_starts_an_exclusive_app_once(hosts: Hosts) -> None:

@@ -14,7 +14,7 @@ from devsup.apps import fleets
 from devsup.clock import now_ms
 from devsup.doctor.scene import BAD, WARN, Seen, found
 from devsup.errors import DevsupError, FleetUnreachable
-from devsup.fleet import keys, membership, note, settings
+from devsup.fleet import keys, listing, membership, note, settings
 from devsup.guard import job as jobs
 from devsup.redis.connection import Client, Connection, failed
 from devsup.redis.resp import ErrorReply, Push
@@ -38,9 +38,6 @@ _PATIENCE = 0.8
 _OLDEST = (6, 2)
 #: Seconds after its start in which a server need not be published yet.
 _YOUNG = 5.0
-#: Milliseconds that the probe of writing is there.
-_PROBE_LIVES = 1000
-_PROBE = "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])"
 
 
 def look(scene: Scene, facts: list[str]) -> list[Seen] | None:
@@ -69,12 +66,12 @@ def _ask(scene: Scene, fleet: Settings, client: Client, facts: list[str]) -> lis
     began = time.monotonic()
     mine = [one for one in scene.known or () if _is_member(scene, one, fleet)]
     ids = [one.row.id for one in mine]
-    probe, channel = f"{keys.prefix(fleet.name)}doctor", keys.mail(fleet.name, "doctor")
+    channel = keys.mail(fleet.name, "doctor")
     replies = client.pipeline(
         [
             ("TIME",),
             ("INFO",),
-            ("EVAL", _PROBE, 1, probe, _PROBE_LIVES),
+            listing.probe(fleet.name),
             ("PUBLISH", channel, ""),
             *((("ZMSCORE", keys.seen(fleet.name), *ids),) if ids else ()),
         ]

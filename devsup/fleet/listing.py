@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Entry", "entries", "forget", "publish", "read_all"]
+__all__ = ["Entry", "entries", "forget", "probe", "publish", "read_all"]
 
 #: Milliseconds after which a lost server is shown no more.
 FORGOTTEN_AFTER = 86_400_000
@@ -55,6 +55,11 @@ return {now, redis.call('HGETALL', KEYS[1]), redis.call('ZRANGE', KEYS[2], 0, -1
 """
 
 
+#: Milliseconds that what `probe` writes is there.
+_PROBE_LIVES = 1000
+_PROBE = "return redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])"
+
+
 class Entry(Record):
     """
     One server of the fleet: the fields of its public record, and where it is.
@@ -88,6 +93,11 @@ def forget(fleet: str, server: str, *, lease: str | None = None, token: str = ""
     where = [keys.servers(fleet), keys.seen(fleet), keys.mail(fleet, server)]
     where += [] if lease is None else [lease]
     return ["EVAL", _FORGET, len(where), *where, server, token]
+
+
+def probe(fleet: str) -> tuple[str | int, ...]:
+    """Return the command that tells whether this Redis lets this user write, by a key that goes at once."""
+    return "EVAL", _PROBE, 1, f"{keys.prefix(fleet)}doctor", _PROBE_LIVES
 
 
 def read_all(fleet: str) -> list[Any]:

@@ -235,6 +235,7 @@ class Supervisor(Looking):
         Its guard does it, with the environment it has kept. Without a guard the caller's environment is used.
 
         :raises OtherOwner: it is somebody else's, and the caller does not ``take_over``
+        :raises LeaseHeldElsewhere, FleetUnreachable: exclusive and without a guard; nothing was stopped
         """
         loops.refuse("Supervisor.restart", "devsup.aio.Supervisor.restart_server(...)")
         from devsup.supervisor.restart import restart

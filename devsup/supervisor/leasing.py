@@ -15,28 +15,29 @@ from binascii import hexlify
 
 from devsup import identity, trace
 from devsup.apps import fleets
-from devsup.clock import iso
+from devsup.clock import iso, now_ms
 from devsup.errors import DevsupError, FleetUnreachable, LeaseHeldElsewhere
-from devsup.fleet import holding, keys
+from devsup.fleet import holding, keys, listing, membership
 from devsup.fleet.membership import Mine
 from devsup.redis import leases
 from devsup.redis.connection import Client
-from devsup.redis.leases import Granted
+from devsup.redis.leases import Granted, Held
 from devsup.supervisor.view import Life, life
 from devsup.system.alarm import boottime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Set
+    from typing import Any
 
     from devsup.fleet.membership import Membership
     from devsup.fleet.settings import Settings
+    from devsup.guard.job import Job
     from devsup.models import Row
     from devsup.paths import Home
-    from devsup.redis.leases import Held
     from devsup.registry import Registry
 
-__all__ = ["Leasing", "client"]
+__all__ = ["Leasing", "client", "leave"]
 
 #: Seconds for an answer of Redis: within one network it takes a millisecond.
 _TIMEOUT = 2.0
@@ -94,6 +95,30 @@ class Leasing:
         trace.step(f"has the lease of {row.app}, fencing number {answer.fencing}")
         return self.membership.replace(lease=Mine(str(row.app), token, answer.fencing, since))
 
+    def keep(self, row: Row, mine: Mine | None) -> None:
+        """
+        Let the app of ``row``, which has no guard, be the one of all hosts while it is stopped and started.
+
+        ``mine`` is the lease that it was started with, if any: it gets its whole time again.
+
+        :raises LeaseHeldElsewhere: another server has it
+        :raises FleetUnreachable: Redis cannot be asked, or would refuse to give a lease
+        """
+        of = self._keys(row)
+        ttl = round(self.membership.ttl * 1e3)
+        ask = (
+            leases.look(of)
+            if mine is None
+            else leases.renew(of, mine.token, ttl, mine.fencing, self._info(row))
+        )
+        with client(self.fleet) as redis:
+            # A full Redis renews what it would not give.
+            _twice(lambda: redis.call(*listing.probe(self.membership.name)))
+            answer: Any = redis.call(*ask)
+        held = leases.answered(answer) if mine is not None else Held(leases.holder(answer), 0, now_ms(), 0)
+        if isinstance(held, Held) and held.holder and not self._is_left_over(held, ends=row.id):
+            raise self._held(held, row)
+
     def settle(self) -> None:
         """Give the lease back where the server that it was taken for has not come to be, or is no more."""
         if self._asked is None:
@@ -114,26 +139,28 @@ class Leasing:
         return keys.lease(self.membership.name, str(self.membership.project), str(row.app))
 
     def _ask(self, redis: Client, row: Row, token: str, *, instead: str = "") -> Granted | Held:
-        info = holding.fields(
+        ttl = round(self.membership.ttl * 1e3)
+        command = leases.acquire(self._keys(row), token, ttl, self._info(row), instead=instead)
+        return leases.answered(_twice(lambda: redis.call(*command)))
+
+    def _info(self, row: Row) -> dict[str, str]:
+        return holding.fields(
             self.membership.host,
             holding.place(identity.here(), self.home.root),
             owner=row.owner,
-            url=None,
+            url=row.url,
             server=row.id,
             generation=row.generation,
         )
-        ttl = round(self.membership.ttl * 1e3)
-        command = leases.acquire(self._keys(row), token, ttl, info, instead=instead)
-        return leases.answered(_twice(lambda: redis.call(*command)))
 
-    def _is_left_over(self, held: Held) -> bool:
-        """Tell whether the holder is a server that this state folder has had, and that is no more."""
+    def _is_left_over(self, held: Held, *, ends: str | None = None) -> bool:
+        """Tell whether the holder is a server of this state folder that is no more, or ``ends`` just now."""
         holder = holding.read(held.holder)
         if holder is None or holder.place != holding.place(identity.here(), self.home.root):
             return False
         row = self.registry.row(holder.server)
         if row is not None:
-            return life(row) in (Life.DEAD, Life.ENDED)
+            return row.id == ends or life(row) in (Life.DEAD, Life.ENDED)
         # What is not known here may live elsewhere: copies of one machine all have its place.
         return holder.server in self.cleared or bool(self.registry.ended(id=holder.server, limit=1))
 
@@ -164,6 +191,26 @@ class Leasing:
                 "fencing": holder.fencing,
             },
         )
+
+
+def leave(home: Home, row: Row, job: Job, *, keeps_lease: bool) -> None:
+    """
+    Take the server of ``row``, which has ended without a guard, off its fleet's list; give its lease back.
+
+    It needs at most half a second and never fails: where Redis is away, both are over by themselves.
+    """
+    try:
+        member = membership.read(job.fleet)
+        fleet, _ = fleets.of_project(row.project, home, os.environ)
+        if member is None or fleet is None or fleet.name != member.name:
+            return
+        mine = member.lease if not keeps_lease else None
+        of = keys.lease(member.name, str(member.project), mine.app).lease if mine is not None else None
+        with client(fleet, _LAST_TIMEOUT) as redis:
+            redis.call(*listing.forget(member.name, row.id, lease=of, token=mine.token if mine else ""))
+        trace.step(f"{row.session} is off the list of the fleet")
+    except (DevsupError, KeyError, TypeError) as error:
+        trace.step(f"{row.session} stays on the list of the fleet until its time is over: {error}")
 
 
 def _twice(call: Callable[[], object]) -> object:

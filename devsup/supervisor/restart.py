@@ -6,6 +6,7 @@ One claim at a time per generation: two restarts at once are one, and a stop tha
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -104,23 +105,54 @@ def _start_again(
 ) -> StartResult:
     """Start what has no guard: it ended, or its guard was killed."""
     from devsup.supervisor.core import Supervisor as Same
+    from devsup.supervisor.stop import stop_all_of
 
     job = jobs.find(supervisor.home.job(row.id))
+    there = Same(row.cwd, supervisor.home.root, within=supervisor.within)
+    there.project = row.project  # its folder may lie in another one: a submodule, say
     if alive is not Life.ENDED and alive is not Life.DEAD:
-        stopped = supervisor.stop([row.id], grace=grace, take_over=True).results[0]
+        _see_whether_it_may_run(there, row, job)
+        (stopped,) = stop_all_of(
+            supervisor.home, row.project, [row.id], [], grace=grace, sweep=False, within=supervisor.within,
+            keeps_lease=True,
+        ).results  # fmt: skip
         if stopped.error is not None:
             raise Busy(
                 f"`{row.session}` could not be stopped: {stopped.message}",
                 hint=f"devsup stop {row.app or row.session}",
             )
-    there = Same(row.cwd, supervisor.home.root, within=supervisor.within)
-    there.project = row.project  # its folder may lie in another one: a submodule, say
     result = there.start(
         row.app, command=row.command, port=row.asked_port, timeout=timeout, owner=row.owner,
         on_progress=on_progress, **_lifetimes(job),
     )  # fmt: skip
     notes = [_LOST_ENVIRONMENT] if alive is not Life.ENDED else []
     return result.replace(notes=[*result.notes, *notes])
+
+
+def _see_whether_it_may_run(there: Supervisor, row: Row, job: Job | None) -> None:
+    """
+    Raise before anything is stopped what a start would: an exclusive app is not to end for one in vain.
+
+    :raises LeaseHeldElsewhere, FleetUnreachable, ConfigInvalid: see `Supervisor.start`
+    """
+    from devsup.apps import configured
+    from devsup.fleet import membership
+
+    config = configured.load(there.project, there.home)
+    plan = there._plan(  # noqa: SLF001 - the two modules are one
+        row.app, row.command, config, port=row.asked_port, env=None, environ=os.environ
+    )
+    found = there._fleet_of(plan, config, os.environ)  # noqa: SLF001 - the two modules are one
+    if found is None or not plan.exclusive:
+        return
+    from devsup.supervisor.leasing import Leasing
+
+    try:
+        member = membership.read(job.fleet) if job is not None else None
+    except (KeyError, TypeError):
+        member = None  # another version's
+    mine = member.lease if member is not None and member.name == found[1].name else None
+    Leasing(there.home, Registry(there.home), *found, frozenset()).keep(row, mine)
 
 
 def _lifetimes(job: Job | None) -> dict[str, Any]:

@@ -67,13 +67,14 @@ def stop_all_of(
     everywhere: bool = False,
     refuse: Callable[[Row], DevsupError | None] | None = None,
     within: Sequence[str] | None = None,
+    keeps_lease: bool = False,
 ) -> StopResults:
     """
     Stop what ``texts`` mean and all of ``rows``; return a result for each, in that order.
 
     What lives and ``refuse`` has something to say against is left alone, and so is what runs outside of the
     folders ``within``. ``rows`` mean the generations that they are, not what is started or restarted
-    meanwhile.
+    meanwhile. ``keeps_lease`` is for a caller that starts an exclusive app again at once.
     """
     registry = Registry(home)
     stops: list[_Stop] = []
@@ -108,8 +109,11 @@ def stop_all_of(
         # Two descriptors each; beyond what the limit leaves, targets are looked at every 20 ms instead.
         may_wait = 2 * len(stops) < os.sysconf("SC_OPEN_MAX") - _OTHER_FILES
         stops.append(
-            _Stop(index, home, target, grace=grace, sweep=sweep, may_wait=may_wait, pinned=row is not None)
-        )
+            _Stop(
+                index, home, target, grace=grace, sweep=sweep, may_wait=may_wait, pinned=row is not None,
+                keeps_lease=keeps_lease,
+            )
+        )  # fmt: skip
     _run(stops)
     _run_again([stop for stop in stops if stop.pinned])
     results.update({stop.index: stop.result for stop in stops if stop.result is not None})
@@ -161,13 +165,15 @@ class _Stop:
         sweep: bool,
         may_wait: bool,
         pinned: bool,
+        keeps_lease: bool,
     ) -> None:
         self.index = index
         self.home = home
         self.registry = Registry(home)
         self.target = target
         self.row = target.row
-        self.manner = _manner_of(home, target.row)
+        self.job = jobs.find(home.job(target.row.id))
+        self.manner = manner(self.job.policy, self.job.probe) if self.job is not None else Manner()
         self.grace = self.manner.grace if grace is None else grace
         self.sweep = sweep
         self.began = time.monotonic()
@@ -185,6 +191,7 @@ class _Stop:
         self.unrecorded: RegistryUnusable | None = None
         #: Only the generation that ran when the call began is meant, or the one a restart was about to make.
         self.pinned = pinned
+        self.keeps_lease = keeps_lease
         self.patient_until = self.began + PATIENCE
         self.pause = _SOON
         #: What it has waited for last, for the note that it did not end in time.
@@ -195,7 +202,7 @@ class _Stop:
         """Return a new one for the same target, which has had its time to wait for others."""
         second = _Stop(
             self.index, self.home, self.target, grace=self.grace, sweep=self.sweep, may_wait=self.may_wait,
-            pinned=self.pinned,
+            pinned=self.pinned, keeps_lease=self.keeps_lease,
         )  # fmt: skip
         second.began = second.patient_until = self.began
         return second
@@ -383,11 +390,18 @@ class _Stop:
                 row.id, row.generation, state=state, exit_code=None, signal=None, reason=reason,
                 by=f"pid {os.getpid()}", outcome=stored, keep=False, at=now_ms(),
             )  # fmt: skip
+            self._leave_fleet(row)
             self._finish(outcome, seen=plain)
         except (DevsupError, OSError) as error:
             # The processes are ended in any case; what could not be written is said.
             code = error.code if isinstance(error, DevsupError) else "internal"
             self._finish(Outcome.FAILED, error=code, message=f"stopped, but its row stays: {error}")
+
+    def _leave_fleet(self, row: Row) -> None:
+        if self.job is not None and self.job.fleet is not None:
+            from devsup.supervisor.leasing import leave
+
+            leave(self.home, row, self.job, keeps_lease=self.keeps_lease)
 
     def _end_processes(self, row: Row) -> Ended:
         port = row.port or row.asked_port
@@ -500,12 +514,6 @@ class _Stop:
         for handle in self.handles:
             os.close(handle)
         self.handles = []
-
-
-def _manner_of(home: Home, row: Row) -> Manner:
-    """Return how the server of ``row`` wants to be ended, as its job says."""
-    job = jobs.find(home.job(row.id))
-    return manner(job.policy, job.probe) if job is not None else Manner()
 
 
 def _is_restarting(row: Row) -> bool:
