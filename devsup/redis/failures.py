@@ -99,8 +99,8 @@ def _of_reply(address: Address, reply: ErrorReply) -> tuple[str, str | None]:
         return f"it has no database {address.db}", "name another in the address: `/0` is the first"
     if "AUTH" in text and "without any password configured" in text:
         return "it has no password, and the address gives one", "take the password out of the address"
-    if "WRONGTYPE" in text:  # also in the words of a script
-        return "a key there is not what devsup makes of it", "see who else writes it, or use another database"
+    if "WRONGTYPE" in text:  # in the words of a script
+        return _REPLIES["WRONGTYPE"]
     return f"it answers `{text}`", None
 
 
