@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from devsup.fleet import keys
 from tests.fleet_support import lease_of
 from tests.redis_support import Proxy
 from tests.support import wait_until
@@ -37,6 +38,11 @@ def test_a_redis_that_is_well_is_said_to_be(hosts: Hosts, shared_redis: RedisSer
     assert "version " in text
     assert "this host's" in text
     assert "leases: 1 held, 0 lost" in text
+    with shared_redis.client() as redis:
+        redis.rename(servers := keys.servers("team"), "aside")
+        redis.set(servers, "of another program")
+        assert kinds(a) == ["redis_unwritable"]
+        redis.rename("aside", servers)
     assert a("stop", "web").code == 0
     a.environ["DEVSUP_FLEET"] = None
     assert part(a)["status"] == "skipped"

@@ -73,19 +73,21 @@ def _ask(scene: Scene, fleet: Settings, client: Client, facts: list[str]) -> lis
             ("INFO",),
             listing.probe(fleet.name),
             ("PUBLISH", channel, ""),
+            ("HLEN", keys.servers(fleet.name)),
             *((("ZMSCORE", keys.seen(fleet.name), *ids),) if ids else ()),
         ]
     )
     ms = (time.monotonic() - began) * 1e3
-    clock, info, written, published = replies[:4]
+    clock, info, written, published, listed = replies[:5]
     told = _info(info)
     facts.append(f"`{client.address}` answers in {ms:.1f} ms, version {told.get('redis_version', 'unknown')}")
     if isinstance(clock, list):
         ahead = (int(str(clock[0])) * 1000 + int(str(clock[1])) // 1000 - now_ms()) / 1e3
         facts.append(f"its clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this host's")
     seen = [*_version(told), *_memory(told)]
-    if isinstance(written, ErrorReply):
-        error = failed(client.address, written)
+    refused = next((one for one in (written, listed) if isinstance(one, ErrorReply)), None)
+    if refused is not None:
+        error = failed(client.address, refused)
         seen.append(Seen(BAD, "redis_unwritable", error.message, error.hint or "see what Redis says"))
     refusal = published if isinstance(published, ErrorReply) else _subscribe(client.address, channel)
     if refusal is not None:
@@ -95,7 +97,7 @@ def _ask(scene: Scene, fleet: Settings, client: Client, facts: list[str]) -> lis
         user = client.address.user or "default"
         allow = f"allow it: `ACL SETUSER {user} +@pubsub &{keys.prefix(fleet.name)}*`"
         seen.append(Seen(WARN, "redis_pubsub", why, allow))
-    scores = replies[4] if ids else []
+    scores = replies[5] if ids else []
     return [*seen, *_unpublished(scene, mine, scores if isinstance(scores, list) else [])]
 
 
