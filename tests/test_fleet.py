@@ -186,6 +186,25 @@ def test_a_lease_of_nobody_whom_this_folder_knows_is_left_alone(
     assert a("start", "web", "--json").error["code"] == "lease_held_elsewhere"
 
 
+@pytest.mark.parametrize("fencing", ["-" + "9" * 40, "9" * 40, "none"])
+def test_a_lease_that_a_stranger_has_written_is_somebody_else_s(
+    hosts: Hosts, shared_redis: RedisServer, fencing: str
+) -> None:
+    (a,) = hosts("box-a")
+    told = {
+        "token": "t",
+        "fencing": fencing,
+        "host": "b",
+        "place": "p",
+        "owner": "",
+        "url": "u",
+        "server": "s",
+    }
+    with shared_redis.client() as redis:
+        redis.hset(keys.lease("team", "shop", "web").lease, mapping={**told, "generation": "1"})
+    assert a("start", "web", "--json").error["code"] == "lease_held_elsewhere"
+
+
 def test_a_stop_while_the_lease_is_taken_leaves_none(
     hosts: Hosts, shared_redis: RedisServer, spawn: Spawn
 ) -> None:

@@ -178,7 +178,7 @@ class Leasing:
             where = f"on this host, in `{other.project}`" if other is not None else where
         whose = f", for `{holder.owner}`" if holder.owner else ""
         # The number is the time at which it was taken, in microseconds; never before that.
-        at = min(holder.fencing // 1000, held.at)
+        at = max(0, min(holder.fencing // 1000, held.at))
         since = f" since {iso(at)}"
         what = f"runs {where}{whose}{since}: {holder.url}" if holder.url else f"is starting {where}{whose}"
         return LeaseHeldElsewhere(
