@@ -89,11 +89,21 @@ def test_what_several_hosts_have_is_named_by_host() -> None:
         elsewhere.find(seen(*twice), "web", "here")
 
 
+def test_a_hint_is_one_word_a_name_whatever_a_host_calls_itself() -> None:
+    with pytest.raises(Ambiguous) as caught:
+        elsewhere.find(seen(A, entry("a;b", "web")), "web", "here")
+    assert caught.value.hint == "devsup stop a/web --fleet"
+    with pytest.raises(Ambiguous) as caught:
+        elsewhere.find(seen(entry("$(x)", "web"), A), "web", "here")
+    assert caught.value.hint == "devsup stop '$(x)/web' --fleet"
+
+
 def test_what_no_host_has_is_said_with_the_hosts_that_there_are() -> None:
     with pytest.raises(NotFound, match="no server `web` on `z` in the fleet; its hosts: `a`, `b`"):
         elsewhere.find(seen(A, B), "z/web", "here")
-    with pytest.raises(UsageError):
-        elsewhere.find(seen(A), "a/", "here")
+    for text in ("a/", "a/:", "/web"):
+        with pytest.raises(UsageError):
+            elsewhere.find(seen(A), text, "here")
 
 
 def test_what_is_no_record_is_left_out_and_nobody_else_is() -> None:

@@ -12,6 +12,7 @@ import os
 import time
 from binascii import hexlify
 
+from devsup import masking
 from devsup.apps import owner as owners
 from devsup.errors import Ambiguous, Busy, DevsupError, FleetUnreachable, NotFound, OtherOwner, UsageError
 from devsup.fleet import requests
@@ -123,7 +124,7 @@ def find(seen: Seen, text: str, host: str) -> Entry | None:
     :raises NotFound: there is none
     """
     where, slash, name = text.rpartition("/")
-    if not name or name == ":":
+    if not name or name == ":" or (slash and not where):
         raise UsageError(f"`{text}` names no server", hint=_LIST)
     named = [one for one in seen.entries if _is_called(one, name) and (not slash or one.host == where)]
     of_project = [one for one in named if seen.project is not None and one.project == seen.project]
@@ -158,7 +159,7 @@ def _ambiguous(text: str, found: list[Entry]) -> Ambiguous:
     listed = ", ".join(f"`{name}`" for name in names[:5]) + (", ..." if len(names) > 5 else "")
     return Ambiguous(
         f"`{text}` is {len(found)} servers of the fleet: {listed}",
-        hint=f"devsup stop {names[0]} --fleet",
+        hint=_again(names[0]),
         details={
             "candidates": [
                 {
@@ -174,6 +175,11 @@ def _ambiguous(text: str, found: list[Entry]) -> Ambiguous:
             ]
         },
     )
+
+
+def _again(name: str, *options: str) -> str:
+    """Return the command that stops ``name``, for a shell: hosts call themselves what they like."""
+    return masking.typed(["devsup", "stop", name, "--fleet", *options]) or _LIST
 
 
 # -- what is here ----------------------------------------------------------------------------------------
@@ -328,9 +334,8 @@ def _result(one: _Asked, answer: dict[str, Any]) -> StopResult:
         return _not_answered(one, "internal", f"the guard of {one.name} gave an answer of another version")
     if error is None:
         return result
-    take = " --take-over" if error == OtherOwner.code else ""
-    name = one.server.app or one.server.session
-    return result.replace(hint=f"devsup stop {one.entry.host}/{name} --fleet{take}" if take else _LIST)
+    name = f"{one.entry.host}/{one.server.app or one.server.session}"
+    return result.replace(hint=_again(name, "--take-over") if error == OtherOwner.code else _LIST)
 
 
 def _not_answered(one: _Asked, code: str, message: str) -> StopResult:
