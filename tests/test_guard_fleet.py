@@ -311,9 +311,9 @@ def test_an_operation_in_flight_gets_its_time(host: Host, client: redis.Redis) -
 
 #: A guard for whose clock an hour was slept through from when the file `slept` is there.
 SLEPT = """
-from devsup.guard import fleet
-now = fleet.boottime
-fleet.boottime = lambda: now() + (3600 if os.path.exists(FOLDER + "/slept") else 0)
+from devsup.guard import mail
+now = mail.boottime
+mail.boottime = lambda: now() + (3600 if os.path.exists(FOLDER + "/slept") else 0)
 """
 
 

@@ -12,8 +12,10 @@ it.
 * ``book``      what it reads and writes in the registry
 * ``talk``      signals, and the pipe of the caller
 * ``endings``   the tree first, then the row
-* ``fleet``     its place on a fleet's list, and what other hosts ask of it; loaded in a fleet alone
+* ``settling``  what follows from the end of its leader or listener, and when
+* ``fleet``     its connection to a fleet and its place on the list; loaded in a fleet alone
 * ``lease``     the lease of an exclusive app
+* ``mail``      what other hosts ask of it
 * ``loop``      one `poll()` over signals, processes, probes and timers
 
 A guard loads all it needs before it claims its server: its own package may be removed while it runs.

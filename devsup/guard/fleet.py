@@ -16,21 +16,19 @@ import os
 import select
 import time
 
-from devsup import identity, masking
+from devsup import identity
 from devsup.clock import now_ms
-from devsup.errors import DevsupError, OtherOwner, PortHeld, Survivors
-from devsup.fleet import holding, keys, listing, membership, requests
+from devsup.errors import DevsupError
+from devsup.fleet import holding, keys, listing, membership
 from devsup.guard.book import FAILURES, say
 from devsup.guard.lease import Lease
-from devsup.guard.lifetimes import ASKED
-from devsup.models import Outcome, State
-from devsup.owners import is_anothers
+from devsup.guard.mail import Mail
+from devsup.models import State
 from devsup.records import Record
 from devsup.redis import address as addresses
 from devsup.redis.connection import Connection, failed
 from devsup.redis.resp import ErrorReply, Push
 from devsup.registry import public
-from devsup.shutdown import Ended
 from devsup.system.alarm import boottime
 
 TYPE_CHECKING = False
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     from devsup.guard.charge import Charge
     from devsup.models import Row
     from devsup.redis.address import Address
+    from devsup.shutdown import Ended
 
 __all__ = ["Fleet", "join"]
 
@@ -65,14 +64,6 @@ class _Sent(Record):
     at: float  # monotonic
     boot: float
     wall: int
-
-
-class _Request(Record):
-    """A stop that somebody waits for ``until`` (`boottime`); ``since`` is when it was read (monotonic)."""
-
-    stop: Stop
-    since: float
-    until: float
 
 
 def join(charge: Charge, book: Book, url: str | None) -> Fleet | None:
@@ -131,8 +122,7 @@ class Fleet:
         self._of: tuple[object, ...] | None = None
         self._stale = False
         self._place = holding.place(identity.here(), charge.job.home)
-        self._requests: list[_Request] = []
-        self._news = False
+        self._mail = Mail(charge, member.name, self._send)
 
     # -- what the loop needs -----------------------------------------------------------------------
 
@@ -163,8 +153,7 @@ class Fleet:
 
     def has_news(self) -> bool:
         """Tell, once, whether somebody has asked for something."""
-        news, self._news = self._news, False
-        return news
+        return self._mail.has_news()
 
     def meanwhile(self) -> None:
         """Go on amid something that takes its time."""
@@ -266,6 +255,8 @@ class Fleet:
 
     def _send(self, what: str, command: Sequence[Any]) -> None:
         """Have ``command`` sent with all that there is to send now: each call of the system costs as much."""
+        if self._connection is None:
+            return
         self._pending.append(_Sent(what, time.monotonic(), boottime(), now_ms()))
         self._outgoing.append(tuple(command))
 
@@ -284,7 +275,7 @@ class Fleet:
             self._send("subscribe", ("SUBSCRIBE", keys.mail(self._member.name, self._charge.job.id)))
         self._say_all()
         if self._hears:
-            self._take()
+            self._mail.take()
 
     def _say_all(self) -> None:
         """Renew the lease, say that the server is there, look for mail where nobody would wake this guard."""
@@ -294,10 +285,7 @@ class Fleet:
         self._renew()
         self._publish()
         if not self._hears:
-            self._take()
-
-    def _take(self) -> None:
-        self._send("take", requests.take(self._member.name, self._charge.job.id))
+            self._mail.take()
 
     def _renew(self) -> None:
         if self.lease is not None and self._info is not None:
@@ -369,7 +357,7 @@ class Fleet:
         if push.kind == "subscribe":
             self._pending = [one for one in self._pending if one.what != "subscribe"]
         elif push.kind == "message":
-            self._take()
+            self._mail.take()
 
     def _hear_reply(self, sent: _Sent, reply: object) -> None:
         assert self._address is not None
@@ -386,55 +374,18 @@ class Fleet:
             if self.lease.answered(reply, sent.boot, sent.wall):
                 self._renew()
         elif sent.what == "take":
-            self._read_mail(reply, sent.boot)
+            self._mail.read(reply, sent.boot)
         if not self._pending and not self._outgoing:
             # Only now: of what is said each time, something else may be what is refused each time.
             if self._trouble is not None:
                 say("the fleet is reached again")
             self._trouble, self._failures = None, 0
 
-    # -- requests from other hosts -----------------------------------------------------------------
-
-    def _read_mail(self, reply: object, sent: float) -> None:
-        now = time.monotonic()
-        for stop, seconds in requests.taken(reply):
-            request = _Request(stop, now, sent + seconds)
-            refusal = self._refusal(stop)
-            if refusal is None:
-                self._requests.append(request)
-                self._news = True
-            else:
-                self._refuse(request, *refusal)
-
-    def _refusal(self, stop: Stop) -> tuple[str, str] | None:
-        """Return why ``stop`` is not obeyed, as a code and a sentence."""
-        job = self._charge.job
-        name = job.app or job.session
-        if stop.server != job.id or stop.generation != self._charge.generation:
-            return "not_found", f"`{name}` runs as another generation than the one that was to be stopped"
-        if is_anothers(job.owner, stop.owner) and not stop.may_take:
-            return OtherOwner.code, f"`{job.session}` belongs to `{job.owner}`"
-        return None
-
-    def _refuse(self, request: _Request, code: str, message: str) -> None:
-        self._answer(request, _seen(request, Outcome.REFUSED, None, error=code, message=message))
-
-    def _answer(self, request: _Request, seen: dict[str, Any]) -> None:
-        if self._connection is not None:
-            self._send("answer", requests.answer(self._member.name, request.stop, masking.value(seen)))
-
     def request(self) -> Stop | None:
-        """Return what is asked of this guard and still waited for; what is over is forgotten."""
-        now, kept = boottime(), []
-        for one in self._requests:
-            refusal = self._refusal(one.stop)
-            if refusal is not None:
-                self._refuse(one, *refusal)  # restarted meanwhile: that one was not meant
-            elif now < one.until:
-                kept.append(one)
-        self._requests = kept
+        """Return what is asked of this guard and still waited for."""
+        stop = self._mail.request()
         self._flush()
-        return kept[0].stop if kept else None
+        return stop
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -462,8 +413,8 @@ class Fleet:
         late = lease is not None and boottime() >= lease.until
         if lease is not None:
             lease.leave()
-        self._answer_all(state, ended, reason=reason)
-        self._take()
+        self._mail.answer_all(state, ended, reason=reason)
+        self._mail.take()
         if late:
             self._renew()  # the answer says whether somebody else has had it by now
         if is_over:
@@ -471,7 +422,7 @@ class Fleet:
             self._send("forget", listing.forget(member.name, self._charge.job.id, lease=of[0], token=of[1]))
         self._flush()
         while self._pending and self._wait(deadline):
-            self._answer_all(state, ended, reason=reason)
+            self._mail.answer_all(state, ended, reason=reason)
             self._flush()
 
     def _wait(self, deadline: float) -> bool:
@@ -486,42 +437,3 @@ class Fleet:
             return False
         self._hear(connection.advance())
         return self._connection is not None
-
-    def _answer_all(self, state: State, ended: Ended | None, *, reason: str) -> None:
-        self.request()
-        own = reason == ASKED
-        for request in self._requests:
-            outcome = Outcome.STOPPED if own else Outcome.STOPPED_BY_OTHER
-            own = False  # of several who asked, the first one was obeyed
-            if state is not State.STOPPED:
-                outcome = Outcome.ALREADY_STOPPED
-            self._answer(request, _seen(request, outcome, ended))
-        self._requests = []
-
-
-def _seen(
-    request: _Request,
-    outcome: Outcome,
-    ended: Ended | None,
-    *,
-    error: str | None = None,
-    message: str | None = None,
-) -> dict[str, Any]:
-    """Return the fields of `StopResult` that tell another host what was seen here."""
-    if ended is not None and ended.survivors:
-        outcome, error = Outcome.FAILED, Survivors.code
-        message = f"{len(ended.survivors)} processes survived SIGKILL"
-    elif ended is not None and ended.port_held:
-        outcome, error = Outcome.FAILED, PortHeld.code
-        message = "a listening socket of it outlived its processes"
-    return {
-        "outcome": outcome.value,
-        "signals": ended.signals if ended is not None else [],
-        "escalated": ended is not None and ended.escalated,
-        "ms": round((time.monotonic() - request.since) * 1e3),
-        "survivors": [one.asdict() for one in ended.survivors] if ended is not None else [],
-        "left_running": [one.asdict() for one in ended.left_running] if ended is not None else [],
-        "port_free": ended.port_free if ended is not None else None,
-        "error": error,
-        "message": message,
-    }

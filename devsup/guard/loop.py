@@ -16,7 +16,7 @@ import time
 from devsup import identity, system
 from devsup.clock import now_ms
 from devsup.fleet.membership import ADDRESS
-from devsup.guard import backoff, endings, launch
+from devsup.guard import backoff, endings, launch, settling
 from devsup.guard import health as checks
 from devsup.guard import job as jobs
 from devsup.guard.backoff import Backoff
@@ -48,19 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard", "main"]
 
-#: Seconds after which a command without a port counts as running.
-LIVED_AFTER = 1.0
-#: Seconds that the rest of a tree gets to serve after its leader ended with 0 before it was ready.
-LEADER_SETTLE = 2.0
-#: Seconds for a listener to be replaced (Next.js takes 0.2 when its configuration changes) before
-#: `unhealthy`.
-REPLACE_WITHIN = 3.0
-#: The same where the leader has ended too: what is left is then on its way out.
-REPLACE_WITHOUT_LEADER = 1.0
 #: Poll interval for processes of whose end nothing tells: there is no descriptor of them, no SIGCHLD.
 _UNTOLD = 1.0
-#: The same for a socket that is somebody else's, a container's proxy.
-_FOREIGN = 2.0
 #: The timers of the pause before the next try, and before a restart is tried again.
 _AGAIN, _ANEW = "again", "anew"
 
@@ -171,14 +160,7 @@ class Guard:
         times = [charge.watch.due, self.book.due, self.bounding.due]
         times += [self.timers.due, self.health.due]
         times.append(self.fleet.wakes_at if self.fleet is not None else None)
-        if charge.state is State.STARTING and charge.is_portless() and charge.watch.has_said_so is None:
-            times.append(charge.launched_at + LIVED_AFTER)
-        if charge.listener is not None and not charge.listener.pid:
-            times.append(time.monotonic() + _FOREIGN)
-        if charge.left is not None and not charge.was_up:
-            times.append(charge.left_at + LEADER_SETTLE)
-        if charge.lost_at is not None and (charge.state is State.READY or charge.left is not None):
-            times.append(self._lost_deadline())
+        times += settling.due(charge)
         due = [when for when in times if when is not None]
         if not system.CAPABILITIES.pidfd or charge.hears_of_nobody():
             due.append(time.monotonic() + _UNTOLD)
@@ -225,11 +207,12 @@ class Guard:
         charge, now = self.charge, time.monotonic()
         if self.book.due is not None and now >= self.book.due:
             self.book.write()
-        if charge.left is not None:
-            self._judge_exit(now)
-        if charge.state is State.STARTING and charge.is_portless():
-            self._see_life(now)
-        if charge.lost_at is not None and now >= self._lost_deadline() and charge.state is State.READY:
+        happening = settling.left(charge, now)
+        if happening is not None and charge.left is not None:
+            self._left(happening, charge.left)
+        if settling.lives(charge, now):
+            self._see_life()
+        if settling.has_lost_listener(charge, now):
             self._unwell(Happening.LISTENER_LOST, "nothing listens any more")
         for name in self.timers.fired(now):
             try:
@@ -261,38 +244,16 @@ class Guard:
         if not self.lifetimes.has_to_wait(reason):
             self.over = self.lifetimes.ending
 
-    def _see_life(self, now: float) -> None:
-        """A command that need not listen is up after a while, or when it has printed that it is."""
-        charge, said = self.charge, self.charge.watch.has_said_so
-        if said is False or (said is None and now < charge.launched_at + LIVED_AFTER):
-            return
-        if said:
+    def _see_life(self) -> None:
+        """A command that need not listen is up."""
+        charge = self.charge
+        if charge.watch.has_said_so:
             self._become(Happening.LIVED, event="ready", ready_at=now_ms(), reason="log")
         else:
             self._become(Happening.LIVED)
         charge.up()
         charge.watch.relax()
         self.caller.say("r")
-
-    def _judge_exit(self, now: float) -> None:
-        """Decide what the leader's end means; without a leader the rest of the tree may still serve."""
-        charge = self.charge
-        assert charge.left is not None
-        rest = charge.members()
-        clean = charge.is_portless() and charge.left.code == 0
-        if charge.state is State.READY and charge.lost_at is None and rest:
-            return  # npm killed by hand, say: its tree serves on
-        if rest and clean and charge.lost_at is None:
-            return  # it has put itself into the background
-        if rest and charge.lost_at is not None and now < self._lost_deadline():
-            return
-        if rest and not charge.was_up and charge.left.code == 0 and now < charge.left_at + LEADER_SETTLE:
-            return
-        self._left(Happening.LEFT_CLEAN if clean else Happening.LEFT, charge.left)
-
-    def _lost_deadline(self) -> float:
-        assert self.charge.lost_at is not None
-        return self.charge.lost_at + (REPLACE_WITHIN if self.charge.left is None else REPLACE_WITHOUT_LEADER)
 
     # -- what happens --------------------------------------------------------------------------------
 
