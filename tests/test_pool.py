@@ -663,7 +663,7 @@ def test_an_answer_that_never_came_costs_no_more_than_the_ttl(
         pool.release(pool.acquire("me", LONG))  # so that Redis knows the scripts
         proxy.cut_before_answer()
         with pytest.raises(FleetUnreachable):
-            pool.acquire("me", 1)
+            pool.acquire("me", 2)
         with pytest.raises(PoolExhausted):
             pool.acquire("me", 5)
         wait_until(lambda: pool.items()[0].owner is None, 10)
