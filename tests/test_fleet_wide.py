@@ -261,6 +261,27 @@ def test_a_thousand_servers_are_one_round_trip_and_no_key_is_searched_for(
     assert not {"cmdstat_keys", "cmdstat_scan", "cmdstat_hscan"} & used
 
 
+def test_names_of_all_hosts_are_completed_where_redis_answers(
+    hosts: Hosts, shared_redis: RedisServer
+) -> None:
+    (a,) = hosts("box-a")
+    server = {**make_server(id="1", app="web").asdict(), "state": "ready"}
+    with shared_redis.client() as redis:
+        redis.execute_command(*listing.publish("team", server, host="box-b", project="shop", ttl=30))
+
+    def completed(*words: str, **changes: str) -> str:
+        typed = ["devsup", "stop", *words]
+        question = {"_DEVSUP_COMPLETE": "complete_bash", "COMP_CWORD": str(len(typed))}
+        answer = a(env={**question, "COMP_WORDS": "\n".join([*typed, ""]), **changes})
+        assert (answer.code, answer.err) == (0, "")
+        return answer.out.strip()
+
+    assert completed("--fleet") == "box-b/web"
+    assert completed("--fleet", "box-b/web") == ""
+    assert completed("--fleet", DEVSUP_FLEET="redis://127.0.0.1:1") == ""
+    assert completed() == ""
+
+
 @pytest.mark.parametrize("width", [80, 70])
 def test_the_table_of_a_fleet_fits_a_terminal(width: int) -> None:
     """Names are cut; where a server is, and when it was seen, are not."""

@@ -55,10 +55,16 @@ def several_apps(context: typer.Context, incomplete: str) -> list[tuple[str, str
     return [pair for pair in apps(context, incomplete) if pair[0] not in given]
 
 
+#: Seconds for what is asked over a network: somebody has pressed a key.
+_PRESS = 0.3
+
+
 def targets(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Return names and pids of this project's servers."""
+    """Return names and pids of this project's servers; with `--fleet` the names of those of all hosts."""
     _enter(context)
     given = context.params.get("targets") or ()
+    if context.params.get("fleet"):
+        return [pair for pair in _of_fleet() if pair[0] not in given]
     found: list[tuple[str, str]] = []
     for server in _servers():
         what = " ".join(filter(None, (server.state.value, server.url)))
@@ -126,6 +132,21 @@ def _pools(context: typer.Context, name: str | None) -> list[PoolStatus]:
     except Exception:
         return []  # see above
     return found.pools
+
+
+def _of_fleet() -> list[tuple[str, str]]:
+    try:
+        from devsup.supervisor import Supervisor, fleetwide, leasing
+
+        supervisor = Supervisor()
+        fleet, config = fleetwide.fleet_of(supervisor)
+        with leasing.client(fleet, _PRESS) as redis:
+            seen = fleetwide.look(supervisor, redis, fleet, config)
+        servers = [one for entry in seen.entries if (one := fleetwide.shown(entry, seen)) is not None]
+        named = {f"{one.host}/{one.app or one.session}": one.state.value for one in servers}
+        return [(name, state) for name, state in named.items() if name.isprintable()]
+    except Exception:
+        return []  # see above
 
 
 def _servers() -> list[Server]:
