@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from devsup import identity
+from devsup.clock import now_ms
 from devsup.fleet import membership, note
 from devsup.guard import job as jobs
-from devsup.guard.spawn import ADOPT
-from devsup.models import State
+from devsup.guard.spawn import ADOPT, LOOK
+from devsup.models import State, StopClaim
 from devsup.redis import leases
 from devsup.redis.leases import Granted
 from devsup.system.alarm import boottime
@@ -460,6 +462,24 @@ def test_a_frozen_redis_ends_it_in_time_and_hears_of_that_when_it_goes_on(hosts:
     wait_until(lambda: server.lease(client) == {} and server.entry(client) is None)
     time.sleep(0.2)  # nothing comes after it
     assert (server.lease(client), server.entry(client)) == ({}, None)
+
+
+def test_a_restart_amid_which_the_lease_is_lost_is_an_end(hosts: Hosts) -> None:
+    """The old run has no longer than the lease, whatever grace was asked for, and there is no new one."""
+    host = hosts.host()
+    ran = host.folder / "ran"
+    code = f"open({str(ran)!r}, 'a').write('x')\n{STUBBORN}"
+    server = host.start(code, client=hosts.client, ttl=2, on_lost="stop")
+    server.published(hosts.client, "running")
+    claim = StopClaim(identity.me(), now_ms(), "restart", 60.0, sweep=False)
+    assert host.registry.claim_stop(server.id, server.generation, claim) == claim
+    os.kill(server.guard, LOOK)
+    server.published(hosts.client, "restarting")
+    hosts.proxy.refuse()
+    end = server.ended()
+    assert (end.state, end.reason) == (State.STOPPED, "lease_lost")
+    assert (end.outcome or {})["signals"] == ["SIGTERM", "SIGKILL"]
+    assert ran.read_text() == "x"
 
 
 def test_a_guard_that_slept_too_long_ends_its_server_before_anything_else(hosts: Hosts) -> None:
