@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MASK",
+    "brief",
     "command",
     "learn",
     "quoted",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 MASK = "***"
+
+#: Characters of a command line in a message.
+_BRIEF = 80
 
 #: Names of flags and variables that hold secrets contain one of these, written without `-` and `_`.
 _NAMES = (
@@ -170,6 +174,12 @@ def shown(argv: Sequence[str]) -> str:
 def title(argv: Sequence[str]) -> str:
     """Return what a process says of itself, masked: its command line, or the one text that it put there."""
     return text(argv[0]) if len(argv) == 1 else shown(argv)
+
+
+def brief(command: str | None) -> str:
+    """Return a command line, masked before, as a sentence can bear it: short, and on one line."""
+    line = " ".join((command or "unknown").split())
+    return line if len(line) <= _BRIEF else f"{line[: _BRIEF - 1]}…"
 
 
 def typed(argv: Sequence[str]) -> str | None:

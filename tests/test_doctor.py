@@ -553,6 +553,7 @@ def test_a_finding_is_seen_and_its_fix_mends_it(name: str, place: Place) -> None
         found = wait_until(lambda: place.find(kind), 20)
         assert len(found) == 1, found
         [one] = found
+        assert one.message.isprintable()
         assert one.safe is safe
         status = next(
             part.status for part in place.look().parts if _has(part, kind) or kind == "registry_rebuilt"

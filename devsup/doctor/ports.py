@@ -79,7 +79,7 @@ def _split(scene: Scene, listeners: list[Listener]) -> list[Seen]:
                     BAD,
                     f"port_split:{own.port}",
                     f"port {own.port} is two servers: `{one.row.session}` on {own.address}, and pid {pid}"
-                    f" (`{masking.title(system.cmdline(pid))[:60]}`) on {other.address}",
+                    f" (`{masking.brief(masking.title(system.cmdline(pid)))}`) on {other.address}",
                     f"kill {pid}",
                     project=one.row.project,
                     session=one.row.session,

@@ -24,7 +24,7 @@ from devsup.paths import ensure_home
 from devsup.registry import FolderBusy, PortLeased, Registry, SessionBusy
 from devsup.supervisor import preflight, targets
 from devsup.supervisor.launching import session_lock
-from devsup.supervisor.view import Life, brief, life, server_of
+from devsup.supervisor.view import Life, life, server_of
 from devsup.supervisor.waiting import pause
 
 TYPE_CHECKING = False
@@ -76,7 +76,7 @@ def adopt(supervisor: Supervisor, target: str, *, owner: str, name: str | None) 
     notes = []
     if top.pid != pid:
         notes.append(
-            f"pid {pid} is a part of `{brief(' '.join(processes.argv_of(top.pid)))}` (pid {top.pid})"
+            f"pid {pid} is a part of `{masking.brief(' '.join(processes.argv_of(top.pid)))}` (pid {top.pid})"
         )
     port = int(target[1:]) if target.startswith(":") else None
     try:

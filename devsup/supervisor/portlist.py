@@ -14,7 +14,7 @@ from devsup.models import PortList, PortUse
 from devsup.records import Record
 from devsup.registry import Registry
 from devsup.supervisor import preflight
-from devsup.supervisor.view import Life, brief, life
+from devsup.supervisor.view import Life, life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -180,4 +180,4 @@ def who(taken: PortUse | None, by: Row | None) -> str:
         return f"`{session}` of `{project}`"
     if taken.pid is None:
         return "another user's process"
-    return f"pid {taken.pid} (`{brief(taken.command)}`{f' in `{taken.cwd}`' if taken.cwd else ''})"
+    return f"pid {taken.pid} (`{masking.brief(taken.command)}`{f' in `{taken.cwd}`' if taken.cwd else ''})"

@@ -14,7 +14,7 @@ from devsup import tree as trees
 from devsup.errors import Ambiguous, NotFound, NotOurs, UsageError
 from devsup.models import Row
 from devsup.records import Record
-from devsup.supervisor.view import Life, brief, life, tree_of
+from devsup.supervisor.view import Life, life, tree_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _by_pid(registry: Registry, text: str, pid: int) -> Target:
     if holder is not None or _exists(pid):
         command = masking.title(system.cmdline(pid)) or "unknown"
         raise NotOurs(
-            f"pid {pid} (`{brief(command)}`) was not started by devsup and is left alone",
+            f"pid {pid} (`{masking.brief(command)}`) was not started by devsup and is left alone",
             hint="devsup list --everywhere",
             details={"pid": pid, "command": command, "cwd": system.cwd(pid)},
         )

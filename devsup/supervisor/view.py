@@ -18,10 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.tree import Tree
 
-__all__ = ["Life", "Sockets", "brief", "life", "server_of", "tree_of", "trouble", "whose"]
-
-#: Characters of a command line in a message.
-_BRIEF = 80
+__all__ = ["Life", "Sockets", "life", "server_of", "tree_of", "trouble", "whose"]
 
 
 class Life(Enum):
@@ -33,12 +30,6 @@ class Life(Enum):
     DEAD = "dead"  # nobody of it is left, and nobody wrote that down
     ENDED = "ended"  # its end stands in the row
     FOREIGN = "foreign"  # of another machine or pid namespace: nothing can be said
-
-
-def brief(command: str | None) -> str:
-    """Return a command line as a sentence can bear it; details carry the whole."""
-    text = command or "unknown"
-    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 1]}…"
 
 
 def tree_of(row: Row) -> Tree:

@@ -14,10 +14,10 @@ from devsup import tree as trees
 from devsup.clock import iso, now_ms
 from devsup.errors import DevsupError, NotFound, NotOurs
 from devsup.fleet import note
-from devsup.masking import quoted
+from devsup.masking import brief, quoted
 from devsup.models import Row, State, Story, StoryEntry
 from devsup.registry import Registry
-from devsup.supervisor.view import Life, brief, life, server_of, whose
+from devsup.supervisor.view import Life, life, server_of, whose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
