@@ -10,16 +10,22 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+import pytest
+
+from devsup import Supervisor
 from devsup.fleet import keys
+from devsup.models import FleetServer
 from devsup.redis import leases
 from tests.support import Answer, devsup_argv, free_port, run_devsup, server_argv, with_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from devsup.models import HealthPart
     from tests.redis_support import RedisServer
 
 __all__ = ["Host", "Hosts", "fleet_file", "lease_of"]
@@ -72,9 +78,37 @@ class Host:
             text=True,
         )
 
+    @contextmanager
+    def here(self) -> Iterator[Supervisor]:
+        """Let this process be there for a while: looking again and again needs no process each time."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environ.items():
+                if value is None:
+                    patch.delenv(name, raising=False)
+                else:
+                    patch.setenv(name, value)
+            yield Supervisor(str(self.project), str(self.home))
+
     def server(self) -> dict[str, Any]:
         """Return the record of its `web`, as it sees it itself."""
-        found: dict[str, Any] = self("status", "web", "--json").data["server"]
+        with self.here() as there:
+            return there.status("web").server.asdict()
+
+    def lease(self) -> dict[str, Any]:
+        """Return the lease of its `web`, as it sees it itself."""
+        with self.here() as there:
+            return there.status("web").lease or {}
+
+    def fleet(self) -> dict[str, dict[str, Any]]:
+        """Return the servers of the fleet as it sees them, by host and app."""
+        with self.here() as there:
+            servers = there.list(fleet=True).servers
+        return {f"{one.host}/{one.app}": one.asdict() for one in servers if isinstance(one, FleetServer)}
+
+    def redis(self) -> HealthPart:
+        """Return what its doctor says of Redis."""
+        with self.here() as there:
+            (found,) = (one for one in there.doctor().parts if one.part == "redis")
         return found
 
     def job(self) -> dict[str, Any]:

@@ -83,13 +83,14 @@ def test_neither_a_password_nor_the_address_is_written_down(hosts: Hosts, redis_
     assert a("stop", "web").code == 0
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:1", "unix:///nowhere/redis.sock"])
-def test_without_redis_an_exclusive_app_does_not_start_and_others_do(hosts: Hosts, url: str) -> None:
-    (a,) = hosts("box-a", url=url)
-    refused = a("start", "web", "--json")
-    assert refused.code == 13
-    assert (refused.error["code"], refused.error["retryable"]) == ("fleet_unreachable", True)
-    assert url in refused.error["message"]
+def test_without_redis_an_exclusive_app_does_not_start_and_others_do(hosts: Hosts) -> None:
+    (a,) = hosts("box-a")
+    for url in ("redis://127.0.0.1:1", "unix:///nowhere/redis.sock"):
+        a.environ["DEVSUP_FLEET"] = url
+        refused = a("start", "web", "--json")
+        assert refused.code == 13
+        assert (refused.error["code"], refused.error["retryable"]) == ("fleet_unreachable", True)
+        assert url in refused.error["message"]
     assert a("list", "--json").data["servers"] == []
     assert a("start", "api", "--json").data["reused"] is False
     assert a("stop", "api", "--json").data["results"][0]["outcome"] == "stopped"
@@ -253,19 +254,6 @@ def test_a_second_folder_of_the_same_host_is_another_one(hosts: Hosts, shared_re
     del shared_redis
 
 
-def test_many_starts_on_three_hosts_come_to_one_server(hosts: Hosts, shared_redis: RedisServer) -> None:
-    three = hosts("box-a", "box-b", "box-c")
-    calls = [(host, host.begin("start", "web", "--json")) for host in three for _ in range(5)]
-    answers = [(host, call.communicate(timeout=60)[0], call.returncode) for host, call in calls]
-    (winner,) = {host.name for host, _, code in answers if code == 0}
-    assert {code for host, _, code in answers if host.name != winner} == {13}
-    assert {code for host, _, code in answers if host.name == winner} == {0}
-    assert lease_of(shared_redis)["host"] == winner
-    running = [host for host in three if host("list", "--json").data["servers"]]
-    assert [host.name for host in running] == [winner]
-    assert running[0]("stop", "web").code == 0
-
-
 # -- what keeps the lease ---------------------------------------------------------------------------------
 
 
@@ -331,11 +319,11 @@ def test_a_stop_without_a_guard_gives_the_lease_back_where_redis_answers(
     redis_server.start()
     (a,) = hosts("box-a", url=redis_server.url)
     a("start", "web", "--json")
-    wait_until(lambda: len(a("list", "--fleet", "--json").data["servers"]) == 1, 20)
+    wait_until(a.fleet, 20)
     _orphan(a)
     assert a("stop", "web").code == 0
     assert lease_of(redis_server) == {}
-    assert a("list", "--fleet", "--json").data["servers"] == []
+    assert a.fleet() == {}
     a("start", "web", "--json")
     _orphan(a)
     redis_server.pause()
@@ -367,13 +355,13 @@ def test_the_user_of_the_documentation_may_do_all_that_a_fleet_does(
     assert a("start", "web", "--json").code == 0
 
     def seen() -> list[str]:
-        parts = {one["part"]: one for one in a("doctor", "--json").json["data"]["parts"]}
-        return [one["id"] for one in parts["redis"]["findings"]] or [parts["redis"]["status"]]
+        part = a.redis()
+        return [one.id for one in part.findings] or [part.status]
 
     # Nothing but Redis on a machine that is too busy.
     assert wait_until(lambda: (one := seen()) != ["fleet_unreachable"] and one, 30) == ["ok"]
     assert b("start", "web", "--json").error["code"] == "lease_held_elsewhere"
-    wait_until(lambda: len(b("list", "--fleet", "--json").data["servers"]) == 1, 20)
+    wait_until(b.fleet, 20)
     (result,) = b("stop", "web", "--fleet", "--json").data["results"]
     assert result["outcome"] == "stopped"
-    assert b("list", "--fleet", "--json").data["servers"] == []
+    assert b.fleet() == {}

@@ -17,23 +17,20 @@ if TYPE_CHECKING:
     from tests.redis_support import RedisServer
 
 
-def part(host: Host) -> dict[str, Any]:
-    """Return what doctor says of Redis, with its facts."""
-    answer = host("doctor", "--json").json
-    (found,) = (one for one in answer["data"]["parts"] if one["part"] == "redis")
-    return {**found, "facts": [note for note in answer["notes"] if note.startswith("redis: ")]}
-
-
 def kinds(host: Host) -> list[str]:
-    return [one["id"].partition(":")[0] for one in part(host)["findings"]]
+    return [one.id.partition(":")[0] for one in host.redis().findings]
 
 
 def test_a_redis_that_is_well_is_said_to_be(hosts: Hosts, shared_redis: RedisServer) -> None:
     (a,) = hosts("box-a")
     assert a("start", "web", "--json").code == 0
-    found = wait_until(lambda: (one := part(a))["status"] == "ok" and one, 30)
+    wait_until(lambda: a.redis().status == "ok", 30)
+    answer = wait_until(
+        lambda: (one := a("doctor", "--json").json)["data"]["parts"][-1]["status"] == "ok" and one
+    )
+    (found,) = (one for one in answer["data"]["parts"] if one["part"] == "redis")
     assert found["findings"] == []
-    text = " ".join(found["facts"])
+    text = " ".join(note for note in answer["notes"] if note.startswith("redis: "))
     assert f"`{shared_redis.url}` answers in" in text
     assert "version " in text
     assert "this host's" in text
@@ -45,7 +42,7 @@ def test_a_redis_that_is_well_is_said_to_be(hosts: Hosts, shared_redis: RedisSer
         redis.rename("aside", servers)
     assert a("stop", "web").code == 0
     a.environ["DEVSUP_FLEET"] = None
-    assert part(a)["status"] == "skipped"
+    assert a.redis().status == "skipped"
     a.environ["DEVSUP_FLEET"] = "http://x"
     assert kinds(a) == ["redis_address"]
 
@@ -71,10 +68,10 @@ def test_what_is_wrong_with_redis_is_named_with_what_mends_it(
     redis_server.start(**settings)
     (a,) = hosts("box-a", url=f"redis://127.0.0.1:{redis_server.port}")
     # On a machine that is busy enough Redis does not answer in doctor's time.
-    (one,) = wait_until(lambda: [one for one in part(a)["findings"] if one["id"] == kind], 30)
-    assert one["safe"] is False
-    assert says in one["message"]
-    assert fix in one["fix"]
+    (one,) = wait_until(lambda: [one for one in a.redis().findings if one.id == kind], 30)
+    assert one.safe is False
+    assert says in one.message
+    assert fix in one.fix
     redis_server.kill()
     redis_server.start()
     a.environ["DEVSUP_FLEET"] = redis_server.url
@@ -87,7 +84,7 @@ def test_a_lost_lease_is_seen_by_status_doctor_and_why(hosts: Hosts, redis_serve
     (a,) = hosts("box-a", url=redis_server.url)
     a.configure(ttl="1s")
     a("start", "web", "--json")
-    held = wait_until(lambda: (one := a("status", "web", "--json").data["lease"])["renewed_at"] and one, 20)
+    held = wait_until(lambda: (one := a.lease())["renewed_at"] and one, 20)
     assert held["state"] == "held"
     assert held["token"] == "***"
     assert held["fencing"] == int(lease_of(redis_server)["fencing"])
@@ -95,7 +92,8 @@ def test_a_lost_lease_is_seen_by_status_doctor_and_why(hosts: Hosts, redis_serve
     assert "lease     held until" in a("status", "web").out
     assert "its lease in the fleet is held" in a("why", "web").out
     redis_server.pause()
-    wait_until(lambda: a("status", "web", "--json").data["lease"]["state"] == "lost", 20)
+    wait_until(lambda: a.lease()["state"] == "lost", 20)
+    assert a("status", "web", "--json").data["lease"]["state"] == "lost"
     assert "lease_lost" in kinds(a)
     found = a("start", "web", "--json")
     assert found.data["reused"] is True
@@ -105,7 +103,7 @@ def test_a_lost_lease_is_seen_by_status_doctor_and_why(hosts: Hosts, redis_serve
     assert "runs on without its lease in the fleet" in story
     assert "its lease in the fleet is lost" in story
     redis_server.resume()
-    wait_until(lambda: a("status", "web", "--json").data["lease"]["state"] == "held", 20)
+    wait_until(lambda: a.lease()["state"] == "held", 20)
     assert "no longer so: `web` runs on without its lease" in a("why", "web").out
     a("start", "api", "--json")
     assert a("status", "api", "--json").data["lease"] is None
@@ -125,15 +123,9 @@ def test_a_server_that_other_hosts_do_not_see_is_named(
         a.environ["DEVSUP_FLEET"] = shared_redis.url
         wait_until(lambda: kinds(a) == [], 30)  # it is still young
         monkeypatch.setattr(redis, "_YOUNG", 0.0)
-        for name, value in a.environ.items():
-            monkeypatch.setenv(name, str(value))
-        from devsup import Supervisor
-
-        there = Supervisor(str(a.project), str(a.home))
 
         def unseen() -> list[HealthFinding]:
-            (found,) = (one for one in there.doctor().parts if one.part == "redis")
-            return [one for one in found.findings if one.id != "fleet_unreachable"]
+            return [one for one in a.redis().findings if one.id != "fleet_unreachable"]
 
         (one,) = wait_until(unseen, 30)
         assert one.id.startswith("server_unpublished:")

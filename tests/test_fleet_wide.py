@@ -147,22 +147,16 @@ def test_a_sign_of_life_is_between_the_beginning_of_time_and_now(
 # -- seen from everywhere ----------------------------------------------------------------------------------
 
 
-def listed(host: Host) -> dict[str, dict[str, Any]]:
-    """Return the servers of the fleet as ``host`` sees them, by host and app."""
-    servers = host("list", "--fleet", "--json").data["servers"]
-    return {f"{one['host']}/{one['app']}": one for one in servers}
-
-
 def test_each_host_sees_the_servers_of_all(hosts: Hosts, shared_redis: RedisServer) -> None:
     a, b = hosts("box-a", "box-b")
     started = a("start", "web", "--json").data["server"]
     assert b("start", "api", "--json").code == 0
-    wait_until(lambda: [one["state"] for one in listed(b).values()] == ["ready", "ready"], 20)
-    web = listed(b)["box-a/web"]
+    wait_until(lambda: [one["state"] for one in b.fleet().values()] == ["ready", "ready"], 20)
+    web = b.fleet()["box-a/web"]
     assert {key: web[key] for key in ("id", "pid", "port", "url", "state", "owner")} == {
         key: started[key] for key in ("id", "pid", "port", "url", "state", "owner")
     }
-    assert (web["scope"], listed(a)["box-a/web"]["scope"]) == ("foreign", "here")
+    assert (web["scope"], a.fleet()["box-a/web"]["scope"]) == ("foreign", "here")
     text = b("list", "--fleet").out.splitlines()
     assert text[0].split() == ["HOST", "PROJECT", "APP", "STATE", "URL", "SEEN"]
     assert text[1].split()[:4] == ["box-a", "box-a", "web", "ready"]
@@ -176,15 +170,13 @@ def test_each_host_sees_the_servers_of_all(hosts: Hosts, shared_redis: RedisServ
     ]
     assert "box-b (this one)" in b("hosts").out
     # As other programs see it.
-    environ = {name: value for name, value in b.environ.items() if value is not None}
-    os.environ.update(environ)
-    there = Supervisor(str(b.project), str(b.home))
-    assert [one.host for one in there.hosts().hosts] == ["box-a", "box-b"]
-    own = asyncio.run(Async(str(b.project), str(b.home)).list_servers(fleet=True))
+    with b.here() as there:
+        assert [one.host for one in there.hosts().hosts] == ["box-a", "box-b"]
+        own = asyncio.run(Async(str(b.project), str(b.home)).list_servers(fleet=True))
     assert [one.app for one in own.servers] == ["web", "api"]
     for host in (a, b):
         assert host("stop", "--all").code == 0
-    assert listed(b) == {}
+    assert b.fleet() == {}
     assert b("list", "--fleet").out.split() == ["HOST", "PROJECT", "APP", "STATE", "URL", "SEEN"]
     del shared_redis
 
@@ -195,9 +187,9 @@ def test_what_is_not_heard_of_any_more_is_lost_and_a_stop_says_so_at_once(
     a, b = hosts("box-a", "box-b")
     a.configure(ttl="1s", exclusive=False)
     server = a("start", "web", "--json").data["server"]
-    wait_until(lambda: listed(b).get("box-a/web"), 20)
+    wait_until(lambda: b.fleet().get("box-a/web"), 20)
     os.kill(server["guard_pid"], signal.SIGKILL)
-    lost = wait_until(lambda: (one := listed(b)["box-a/web"])["state"] == "lost" and one, 20)
+    lost = wait_until(lambda: (one := b.fleet()["box-a/web"])["state"] == "lost" and one, 20)
     assert (lost["pid"], lost["id"]) == (None, server["id"])
     (host,) = b("hosts", "--json").data["hosts"]
     assert (host["up"], host["lost"]) == (0, 1)
@@ -305,7 +297,7 @@ def test_the_table_of_a_fleet_fits_a_terminal(width: int) -> None:
 def _up(host: Host, app: str, at: Host, *words: object) -> dict[str, Any]:
     """Start ``app`` on ``host``, and return it once ``at`` sees it ready."""
     server: dict[str, Any] = host("start", app, *words, "--json").data["server"]
-    wait_until(lambda: listed(at).get(f"{host.name}/{app}", {}).get("state") == "ready", 20)
+    wait_until(lambda: at.fleet().get(f"{host.name}/{app}", {}).get("state") == "ready", 20)
     return server
 
 
@@ -324,7 +316,7 @@ def test_a_stop_reaches_the_guard_on_another_host(hosts: Hosts, shared_redis: Re
     assert "host" not in stopped[1]["server"], "it was this host's own"
     assert a("list", "--json").data["servers"] == []
     assert lease_of(shared_redis) == {}
-    assert listed(b) == {}
+    assert b.fleet() == {}
     for nobody in ("box-a/web", "nope"):
         again = b("stop", nobody, "--fleet", "--json")
         assert (again.code, checked(again, "stop")["error"]["code"]) == (3, "not_found")
@@ -368,11 +360,12 @@ def test_a_guard_that_does_not_answer_is_said_to_have_heard_or_not(
     a, b = hosts("box-a", "box-b")
     a.configure(exclusive=False)
     command = server_argv("stubborn", "--port", free_port())
-    a("start", "api", "--json", "--", *command)
-    wait_until(lambda: listed(b).get("box-a/api", {}).get("state") == "ready", 20)
+    started = a("start", "api", "--json", "--", *command).data["server"]
+    wait_until(lambda: b.fleet().get("box-a/api", {}).get("state") == "ready", 20)
     slow = b("stop", "api", "--fleet", "--timeout", "1", "--grace", "6", "--json")
     assert (slow.code, slow.error["code"]) == (7, "busy"), slow
     assert "heard, has not answered yet" in slow.error["message"]
+    os.kill(started["pid"], signal.SIGKILL)  # its guard would wait for the whole grace
     wait_until(lambda: a("list", "--json").data["servers"] == [], 30)
     server = _up(a, "web", b)
     os.kill(server["guard_pid"], signal.SIGSTOP)
