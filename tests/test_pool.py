@@ -14,6 +14,7 @@ import sqlite3
 import sys
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     Make = Callable[..., Pool]
 
-LONG, SHORT = 600.0, 0.15
+LONG, SHORT = 600.0, 0.3
 
 
 class FromThreads:
@@ -531,6 +532,58 @@ def test_a_pool_that_was_lost_is_made_again_and_its_numbers_grow(
     assert [item.owner for item in pool.items()] == ["kept", "thief", None]
 
 
+def moment(request: pytest.FixtureRequest, home: Path) -> Callable[..., None]:
+    """Return what brings the store back to this moment, or sets the highest number that it knows."""
+    if "redis" in request.node.callspec.id:
+        with request.getfixturevalue("shared_redis").client() as redis:
+            kept = {key: redis.dump(key) for key in redis.keys("{devsup:pool:*")}
+
+        def restore(highest: int | None = None) -> None:
+            with request.getfixturevalue("shared_redis").client() as redis:
+                if highest is not None:
+                    redis.hset("{devsup:pool:slots}", "fencing", highest)
+                else:
+                    for key, value in kept.items():
+                        redis.restore(key, 0, value, replace=True)
+
+        return restore
+    with closing(sqlite3.connect(home / "registry.db")) as db:
+        rows = {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in ("items", "pools")}
+
+    def put(highest: int | None = None) -> None:
+        with closing(sqlite3.connect(home / "registry.db")) as db, db:
+            if highest is not None:
+                db.execute("UPDATE pools SET fencing = ?", (highest,))
+            for table in () if highest is not None else rows:
+                marks = ", ".join("?" * len(rows[table][0]))
+                db.execute(f"DELETE FROM {table}")
+                db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows[table])
+
+    return put
+
+
+def test_a_pool_that_fell_back_in_time_has_its_leases_again(
+    make: Make, request: pytest.FixtureRequest, home: Path
+) -> None:
+    """As from an older copy; here of a machine whose clock was ahead, so that numbers do not grow by time."""
+    pool = make(items=["a", "b"])
+    pool.items()
+    moment(request, home)(highest=2**52)
+    fall_back = moment(request, home)
+    kept, over = pool.acquire("kept", LONG), pool.acquire("over", SHORT)
+    wait_over(over)
+    fall_back()
+    assert [item.owner for item in pool.items()] == [None, None]
+    for call in (pool.renew, pool.release):
+        with pytest.raises(NotOwner):
+            call(over)
+    assert pool.renew(kept).fencing == kept.fencing
+    successor = pool.acquire("next", LONG)
+    assert successor.item == "b"
+    assert successor.fencing > kept.fencing
+    pool.release(kept)
+
+
 # -- on SQLite -------------------------------------------------------------------------------------------
 
 
@@ -713,6 +766,17 @@ def test_a_key_that_a_full_redis_dropped_is_made_again(shared_redis: RedisServer
             pool.acquire("third", LONG)
         connected.delete("{devsup:pool:slots}")
         assert pool.renew(lease).fencing == lease.fencing
+
+
+def test_what_is_over_leaves_nothing_in_redis(shared_redis: RedisServer) -> None:
+    with Pool("slots", [1], url=shared_redis.url) as pool, shared_redis.client() as redis:
+        pool.release(pool.acquire("me", LONG))
+        before = redis.hlen("{devsup:pool:slots}")
+        for _ in range(3):
+            pool.release(pool.acquire("me", LONG))
+            wait_over(pool.acquire("me", SHORT))
+        pool.release(pool.acquire("me", LONG))
+        assert redis.hlen("{devsup:pool:slots}") == before
 
 
 @pytest.mark.parametrize("kind", [Pool, FromThreads])

@@ -2,8 +2,9 @@
 One taking of a lock that stands in Redis: its token, whether it still counts, and what renews it.
 
 A taking counts until its ttl is over since the sending of the last command that Redis has answered with yes,
-by a clock that goes on while the machine sleeps. Redis begins to count later than that, so whoever looks at
-`Taking.counts` never takes for held what is free already. Once it does not count it never does again.
+by a clock that goes on while the machine sleeps. Redis begins to count later than that, and is told to count
+a little further, since no two clocks run at one pace: so whoever looks at `Taking.counts` never takes for
+held what is free already. Once it does not count it never does again.
 
 One thread per process and Redis renews all that is held there, whatever thread or task holds it; it also
 gives back what could not be given back at once. Nothing of a taking is renewed once it was ended: `end` waits
@@ -13,6 +14,7 @@ until no renewal is under way, since one that comes after the release would take
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import random
 import threading
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CHANCE", "Pauses", "Renewer", "Taking", "renewer", "uptime"]
 
+#: How much faster than ours a clock may run: what slews clocks stays below a half of that.
+_PACE = 1.001
 #: Seconds that an answer to a renewal or a release is waited for.
 _PATIENCE = 1.0
 #: Seconds to the first try after one that failed, and the most.
@@ -109,7 +113,7 @@ class Taking:
         """Return the command that asks for the lock; the same token may ask again and again."""
         self.doubt, self._open = self.doubt or self._open, True
         self._asked = uptime()
-        return leases.acquire(self.keys, self.token, round(self.ttl * 1e3), self.info)
+        return leases.acquire(self.keys, self.token, self._ms(), self.info)
 
     def acquired(self, answer: Any) -> Granted | Held:
         """Read the answer, and note what it gives."""
@@ -130,7 +134,10 @@ class Taking:
         """Return the command that renews it."""
         assert self.fencing is not None
         self._asked = uptime()
-        return leases.renew(self.keys, self.token, round(self.ttl * 1e3), self.fencing, self.info)
+        return leases.renew(self.keys, self.token, self._ms(), self.fencing, self.info)
+
+    def _ms(self) -> int:
+        return math.ceil(self.ttl * _PACE * 1e3)
 
     def renewed(self, answer: Any) -> None:
         """Note what came of a renewal; None: no answer."""

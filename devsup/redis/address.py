@@ -109,7 +109,7 @@ def parse(url: str) -> Address:
 
 
 def _wrong(why: str, *, hint: str | None = None) -> UsageError:
-    usual = "such an address reads `redis://:PASSWORD@host:6379/0`"
+    usual = "such an address reads `redis://host:6379/0`, with `:PASSWORD@` before the host"
     return UsageError(f"the address of Redis cannot be read: {why}", hint=hint or usual)
 
 

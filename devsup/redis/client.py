@@ -132,7 +132,7 @@ def _options(url: str) -> dict[str, Any]:
     if not isinstance(url, str):
         raise UsageError(
             f"the address of Redis is a text, not {type(url).__name__}",
-            hint="such an address reads `redis://:PASSWORD@host:6379/0`",
+            hint="such an address reads `redis://host:6379/0`",
         )
     return connection_options(parse(url))
 
