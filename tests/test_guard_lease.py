@@ -373,6 +373,26 @@ def test_a_lost_lease_is_not_taken_anew_at_the_end(hosts: Hosts) -> None:
     ]  # fmt: skip
 
 
+#: A guard whose machine sleeps for 25 seconds in the moment in which the file `slept` comes to be there.
+NAP = """
+from devsup.guard import fleet, lease
+now = fleet.boottime
+fleet.boottime = lease.boottime = lambda: now() + (25 if os.path.exists(FOLDER + "/slept") else 0)
+"""
+
+
+def test_a_lease_that_is_nearly_over_after_a_sleep_is_renewed_at_once(hosts: Hosts) -> None:
+    host = hosts.host()
+    server = host.start(client=hosts.client, ttl=30, code=NAP)
+    server.published(hosts.client, "running")
+    before = server.shown()["renewed_at"]
+    (host.folder / "slept").touch()
+    os.kill(server.guard, LOOK)
+    wait_until(lambda: server.shown()["renewed_at"] != before, 6)  # by the beat it would be after ten
+    assert (server.holds, host.findings()) == (True, [])
+    server.stop()
+
+
 # -- lost, and the server is ended -----------------------------------------------------------------------
 
 

@@ -212,7 +212,7 @@ class Fleet:
         if lease is None or lease.alarm.fd is not None or not lease.held:
             return self._next
         # No descriptor tells: by this clock, which may be late after a sleep.
-        over = lease.until - (lease.margin if lease.stops else 0.0) - boottime() + time.monotonic()
+        over = lease.looks_at - boottime() + time.monotonic()
         return min(over, self._next) if self._next is not None else over
 
     # -- the connection ----------------------------------------------------------------------------

@@ -55,6 +55,8 @@ class Lease:
         self._unnoted: str | None = None
         self._note = Note(book.home, charge.job.id)
         self.alarm = Alarm()
+        #: When the alarm is ready, by `boottime`: with ``stop`` its end begins then, else see `look`.
+        self.looks_at = float("inf")
         self.until = self._first_until()
         self.held = boottime() < self.until
         if self.held:
@@ -164,11 +166,24 @@ class Lease:
         return self.until - boottime() - min(KILL_BUDGET, self.margin / 2)
 
     def look(self) -> bool:
-        """Look at the clock; tell whether it has just been lost by that."""
-        if not self.held or boottime() < self.until:
+        """
+        Look at the clock; tell whether Redis is to be asked at once.
+
+        It is where the lease has just been lost by that, and before, where a renewal is overdue: the time of
+        the loop, by which it renews, stands still while the machine sleeps.
+        """
+        now = boottime()
+        if not self.held or now < (self.until if self.stops else self.looks_at):
             return False
-        self._lose("it could not be renewed in time")
+        if now < self.until:
+            self._look_at(self.until)
+        else:
+            self._lose("it could not be renewed in time")
         return True
+
+    def _look_at(self, at: float | None) -> None:
+        self.looks_at = float("inf") if at is None else at
+        self.alarm.set(at)
 
     def _lose(self, why: str) -> None:
         """It is no longer known to be held."""
@@ -200,8 +215,8 @@ class Lease:
             if str(error) != self._unnoted:
                 say(f"cannot note its lease: {error}")
             self._unnoted = str(error)
-        over = self.until - (self.margin if self.stops else 0.0)
-        self.alarm.set(over if self.held else None)
+        early = self.margin if self.stops else self._member.ttl / 3
+        self._look_at(self.until - early if self.held else None)
 
     # -- findings ----------------------------------------------------------------------------------
 
