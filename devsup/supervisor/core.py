@@ -13,7 +13,7 @@ import os
 import time
 
 from devsup import identity, system
-from devsup.errors import Interrupted, NotFound
+from devsup.errors import Interrupted
 from devsup.models import (
     CheckResult,
     ConfigResult,
@@ -37,11 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
-    from devsup.apps.commands import Plan
-    from devsup.config import Config
     from devsup.errors import DevsupError
-    from devsup.fleet.membership import Membership
-    from devsup.fleet.settings import Settings
     from devsup.models import Health, Metrics, MonitorRound, PruneResult, Story
     from devsup.supervisor.operations import InFlight
     from devsup.supervisor.waiting import Progress
@@ -106,12 +102,13 @@ class Supervisor(Looking):
         given = [*command] if command else None
         try:
             from devsup.apps import configured
+            from devsup.supervisor import planning
             from devsup.supervisor.start import Starter
 
             config = configured.load(self.project, self.home)
-            plan = self._plan(app, given, config, port=port, env=env, environ=environ)
+            plan = planning.plan(self, app, given, config, port=port, env=env, environ=environ)
             self.confine(plan.cwd)
-            fleet = self._fleet_of(plan, config, environ)
+            fleet = planning.fleet_of(self, plan, config, environ)
             asked: dict[str, Any] = {}
             if any(one is not None for one in (restart, idle_timeout, ttl, with_parent)):
                 from devsup.apps import policy
@@ -137,93 +134,10 @@ class Supervisor(Looking):
             result = starter.run()
         finally:
             self.notes += starter.registry.warnings  # also beside an error
-        notes = [*self.notes, *result.notes, *self._missing(plan)]
+        notes = [*self.notes, *result.notes, *planning.missing(self, plan)]
         if owner is not None and result.server.owner != plan.owner:
             notes.append(f"it already runs, and belongs to `{result.server.owner}`; --owner was not applied")
         return result.replace(notes=notes)
-
-    def _missing(self, plan: Plan) -> list[str]:
-        """Return a note on what a started app depends on and what does not run."""
-        if not plan.depends_on:
-            return []
-        missing = [name for name in plan.depends_on if self._running(name) is None]
-        if not missing:
-            return []
-        listed = " and ".join(f"`{name}`" for name in missing)
-        verb = "does" if len(missing) == 1 else "do"
-        how = f"`devsup up {plan.app}` starts them in their order"
-        return [f"`{plan.app}` depends on {listed}, which {verb} not run: {how}"]
-
-    def _plan(
-        self,
-        app: str | None,
-        given: list[str] | None,
-        config: Config | None,
-        *,
-        port: int | str | None,
-        env: Mapping[str, str] | None,
-        environ: Mapping[str, str],
-    ) -> Plan:
-        from devsup.apps import commands
-
-        try:
-            return commands.plan(
-                self.project,
-                self.cwd,
-                app=app,
-                command=given,
-                port=port,
-                env=env,
-                environ=environ,
-                config=config,
-            )
-        except NotFound:
-            running = self._running(app) if given is None else None
-            if running is None:
-                raise
-            return commands.plan(
-                self.project,
-                running.cwd,
-                app=running.app,
-                command=running.command,
-                port=port,
-                env=env,
-                environ=environ,
-                config=config,
-            )
-
-    def _fleet_of(
-        self, plan: Plan, config: Config | None, environ: Mapping[str, str]
-    ) -> tuple[Settings, Membership] | None:
-        """
-        Return in which fleet a server of ``plan`` will be, and what it is to that.
-
-        :raises ConfigInvalid: it is exclusive, and there is no fleet or nothing names its project
-        """
-        if not (plan.exclusive or environ.get("DEVSUP_FLEET") or (config is not None and config.fleet)):
-            return None  # most have none, and pay for none
-        from devsup.apps import fleets
-
-        found = fleets.membership(self.project, plan, config, environ)
-        if found is None:
-            return None
-        fleet, membership, notes = found
-        self.notes += [note for note in notes if note not in self.notes]
-        return fleet, membership
-
-    def _running(self, name: str | None) -> Row | None:
-        """Return the server that was started under ``name`` with a command of its own."""
-        rows = Registry(self.home).rows(scope=identity.here().key, project=self.project)
-        return next(
-            (
-                row
-                for row in rows
-                if name is not None
-                and name in (row.app, row.session)
-                and life(row) not in (Life.DEAD, Life.ENDED)
-            ),
-            None,
-        )
 
     def restart(
         self, target: str, *, timeout: float = START_TIMEOUT, grace: float | None = None,

@@ -19,6 +19,7 @@ from devsup.apps.presets import COMMAND, KINDS
 from devsup.errors import ConfigInvalid, DevsupError, InternalError, Interrupted, PortTaken
 from devsup.models import Outcome, Row, Server, StartResult, StopResult, StopResults, UpResult, UpResults
 from devsup.registry import Registry
+from devsup.supervisor import planning
 from devsup.supervisor.view import Life, life
 from devsup.supervisor.waiting import Progress
 
@@ -68,7 +69,7 @@ def up(
         try:
             plan = commands.of_app(seen, app, call)
             supervisor.confine(plan.cwd)
-            fleets[name] = supervisor._fleet_of(plan, config, environ)  # noqa: SLF001 - the two modules are one
+            fleets[name] = planning.fleet_of(supervisor, plan, config, environ)
             plans[name] = plan
         except DevsupError as error:
             run.end(name, UpResult(name, "failed", None, _plain(error)))

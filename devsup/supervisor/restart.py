@@ -137,12 +137,13 @@ def _see_whether_it_may_run(there: Supervisor, row: Row, job: Job | None) -> Non
     """
     from devsup.apps import configured
     from devsup.fleet import membership
+    from devsup.supervisor import planning
 
     config = configured.load(there.project, there.home)
-    plan = there._plan(  # noqa: SLF001 - the two modules are one
-        row.app, row.command, config, port=row.asked_port, env=None, environ=os.environ
+    plan = planning.plan(
+        there, row.app, row.command, config, port=row.asked_port, env=None, environ=os.environ
     )
-    found = there._fleet_of(plan, config, os.environ)  # noqa: SLF001 - the two modules are one
+    found = planning.fleet_of(there, plan, config, os.environ)
     if found is None or not plan.exclusive:
         return
     from devsup.supervisor.leasing import Leasing

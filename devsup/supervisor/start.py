@@ -36,7 +36,7 @@ from devsup.guard import job as jobs
 from devsup.guard.spawn import ADOPT, START
 from devsup.models import NO_GUARD, Row, StartResult, State
 from devsup.registry import FolderBusy, PoolEmpty, PortLeased, Registry, SessionBusy
-from devsup.supervisor import preflight, ready
+from devsup.supervisor import differing, preflight, ready
 from devsup.supervisor.launching import launch_guard, session_lock, tidy
 from devsup.supervisor.sandbox import dies_with_caller
 from devsup.supervisor.view import Life, life, server_of, tree_of, trouble
@@ -65,14 +65,6 @@ _HAND_OVER = 5.0
 _CLEARING_ROUNDS = 50
 #: Guards that may die before their server is ready until that is taken for a bug.
 _GUARDS = 3
-
-#: The flags that a caller may ask for a lifetime with, by the keys of a policy.
-_FLAGS = {
-    "restart": "--restart",
-    "idle_timeout": "--idle-timeout",
-    "ttl": "--ttl",
-    "parent": "--with-parent",
-}
 
 #: What is no server any more.
 _OVER = (Life.DEAD, Life.ENDED)
@@ -182,23 +174,16 @@ class Starter:
         if (row.project, row.session) != (self.project, self.plan.session):
             name = row.app or row.session
             self.notes.append(f"`{row.folder}` already has this server, as `{name}` of `{row.project}`")
-        self._note_differences(row, server.port)
-        self._note_lost_lease(row)
+        self.notes += differing.notes(
+            self.home, row, self.plan, port=server.port, made=row.id in self.made, command=self.given_command,
+            env=self.given_env, policy=self.given_policy,
+        )  # fmt: skip
+        if self.fleet is not None and self.plan.exclusive:
+            self.notes += differing.lost_lease(self.home, row)
         if server.state is State.UNHEALTHY:
             name = row.app or row.session
             self.notes.append(f"{trouble(row, server)}; `devsup restart {name}` runs it again")
         return StartResult(server, row.id not in self.made, waited_ms=self._waited(), notes=self.notes)
-
-    def _note_lost_lease(self, row: Row) -> None:
-        if self.fleet is None or not self.plan.exclusive:
-            return
-        from devsup.fleet import note
-
-        lease = note.shown(self.home, row.id)
-        if lease is not None and lease["state"] == "lost":
-            self.notes.append(
-                "it runs without its lease in the fleet: another host may run it, too (`devsup list --fleet`)"
-            )
 
     def _join(self, row: Row) -> StartResult | None:
         trace.step(f"{row.session} is {row.state.value}: joining")
@@ -221,42 +206,6 @@ class Starter:
         words += ["--", *self.given_command] if self.given_command else []
         typed = None if self.given_env else masking.typed(words)
         return typed or f"make the same call again{f' with `{chr(32).join(options)}`' if options else ''}"
-
-    def _note_differences(self, row: Row, port: int | None) -> None:
-        sources = ("caller", "file", "command") if self.given_command else ("caller", "file")
-        if self.plan.port_source in sources and self.plan.port not in (None, port):
-            self.notes.append(f"it already runs on port {port}; port {self.plan.port} was not applied")
-        if row.id in self.made:
-            return
-        name = row.app or row.session
-        ignored = ["--env"] if self.given_env else []
-        # Read once, and only where there is something to compare it with.
-        compared = bool(self.given_policy) or self._mark(row) is not None
-        job = jobs.find(self.home.job(row.id)) if compared else None
-        policy = job.policy if job is not None else None
-        ignored += [flag for key, flag in _FLAGS.items() if self._is_ignored(key, policy)]
-        if ignored:
-            verb = "was" if len(ignored) == 1 else "were"
-            listed = ", ".join(ignored)
-            self.notes.append(f"it already runs; {listed} {verb} not applied (`devsup stop {name}` first)")
-        if self._config_changed(row, policy):
-            self.notes.append(
-                f"the configuration of `{name}` has changed since it was started; `devsup stop {name}` and "
-                f"`devsup start {name}` apply it"
-            )
-
-    def _mark(self, row: Row) -> str | None:
-        """Return what tells the configuration of this app from another, where ``row`` is its own server."""
-        mark: str | None = self.plan.policy.get("config")
-        return mark if row.session == self.plan.session else None
-
-    def _config_changed(self, row: Row, policy: dict[str, Any] | None) -> bool:
-        mark = self._mark(row)
-        return mark is not None and policy is not None and policy.get("config") != mark
-
-    def _is_ignored(self, key: str, policy: dict[str, Any] | None) -> bool:
-        """Tell whether the server has something else than the caller asks for."""
-        return key in self.given_policy and policy is not None and policy.get(key) != self.given_policy[key]
 
     def _refuse_inside(self, row: Row) -> None:
         marker = trees.parse(_raw(self.environ))
