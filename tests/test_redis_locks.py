@@ -602,6 +602,15 @@ def test_who_is_cancelled_while_redis_hangs_leaves_no_lock(redis_server: RedisSe
     assert not exists(redis_server)
 
 
+def test_a_second_release_says_what_the_first_said(shared_redis: RedisServer) -> None:
+    hold = RedisLock(shared_redis.url, "shop").write()
+    assert [hold.release(), asyncio.run(hold.arelease())] == [True, True]
+    assert hold.try_acquire()
+    with shared_redis.client() as client:
+        client.delete(KEY)
+    assert [hold.release(), hold.release(), asyncio.run(hold.arelease())] == [False, False, False]
+
+
 def test_a_loop_that_has_ended_is_forgotten(shared_redis: RedisServer) -> None:
     """With its connections; also where the caller of a pool did not close it."""
     pool = aio.Pool("slots", [1], url=shared_redis.url)

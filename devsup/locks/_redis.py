@@ -476,7 +476,7 @@ class RedisHold:
     async def arelease(self) -> bool:
         """Do what `release` does, in an event loop."""
         if self._taking is None:
-            return True
+            return not self.lost
         try:
             return await _wait(await links.async_link(self.lock.address), self._leaving())
         except BaseException:
