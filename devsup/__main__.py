@@ -124,6 +124,10 @@ def _run(call: Call, *, as_json: bool, own_process: bool) -> int:
         return show(result)
     except BrokenPipeError:
         return code  # whoever read has gone; what was to be done is done
+    except Exception as error:  # in what shows: the call itself has answered
+        from devsup.cli.report import internal
+
+        return answer.show(answer.Answer(call.verb, error=internal(error, call)), as_json=as_json)
 
 
 def _wants_json(arguments: list[str]) -> bool:

@@ -308,6 +308,27 @@ def test_the_end_of_the_log_and_the_cause_are_shown(call: Callable[..., Said], s
     )
 
 
+def test_so_does_a_bug_in_what_shows_an_answer(
+    call: Callable[..., Said], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time; that the second one goes well is not for it to prevent."""
+    from devsup.cli import answer
+
+    show, shown = answer.show, []
+
+    def breaks(result: answer.Answer, *, as_json: bool) -> int:
+        shown.append(result)
+        if len(shown) == 1:
+            raise ZeroDivisionError("while it drew")
+        return show(result, as_json=as_json)
+
+    monkeypatch.setattr(answer, "show", breaks)
+    said = call("list")
+    assert said.code == 1
+    assert "a bug in devsup: ZeroDivisionError: while it drew" in said.err
+    assert len(list((home / "reports").iterdir())) == 1
+
+
 def test_a_bug_leaves_a_report_and_no_traceback(
     call: Callable[..., Said], supervisor: StandIn, home: Path
 ) -> None:
