@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Host", "has_pid_namespaces"]
 
 #: Seconds that anything may take on two busy cores.
-_PATIENCE = 90.0
+_PATIENCE = 160.0
 
 #: The first process of a host: it runs commands from its input and reaps what is left to it.
 _HOST = """
