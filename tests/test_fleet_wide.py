@@ -19,6 +19,8 @@ from devsup.errors import Ambiguous, NotFound, UsageError
 from devsup.fleet import listing
 from devsup.fleet.listing import Entry
 from devsup.models import FleetList
+from devsup.redis import address, failures
+from devsup.redis.resp import ErrorReply
 from devsup.supervisor import elsewhere, fleetwide
 from tests.cli_support import make_server
 from tests.fleet_support import lease_of
@@ -251,6 +253,19 @@ def test_a_thousand_servers_are_one_round_trip_and_no_key_is_searched_for(
     with shared_redis.client() as redis:
         used = set(redis.info("commandstats"))
     assert not {"cmdstat_keys", "cmdstat_scan", "cmdstat_hscan"} & used
+
+
+def test_what_is_no_redis_for_a_fleet_is_said_in_words() -> None:
+    there = address.parse("redis://127.0.0.1:1")
+    for reply, says in (
+        ("ERR unknown command `EVAL`, with args beginning with: `x`, ", "it does not know `EVAL`"),
+        ("ERR unknown command 'EVAL', with args beginning with: 'x' ", "it does not know `EVAL`"),
+        ("ERR Error running script: user_script:12: attempt to compare on a nil value", "another program"),
+    ):
+        error = failures.failed(there, ErrorReply(reply))
+        assert says in error.message
+        assert "x" not in error.message.split(says)[1]
+        assert error.hint
 
 
 def test_names_of_all_hosts_are_completed_where_redis_answers(

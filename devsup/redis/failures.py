@@ -99,8 +99,14 @@ def _of_reply(address: Address, reply: ErrorReply) -> tuple[str, str | None]:
         return f"it has no database {address.db}", "name another in the address: `/0` is the first"
     if "AUTH" in text and "without any password configured" in text:
         return "it has no password, and the address gives one", "take the password out of the address"
-    if "WRONGTYPE" in text:  # in the words of a script
+    if "WRONGTYPE" in text or "on a nil value" in text:  # in the words of a script; no number, where one is
         return _REPLIES["WRONGTYPE"]
+    if text.startswith(f"{reply.code} unknown command "):
+        name = text.split()[3].strip("`',")
+        return (
+            f"it does not know `{name}`",
+            "name a Redis that keeps data (no Sentinel) and has all commands",
+        )
     return f"it answers `{text}`", None
 
 
