@@ -578,6 +578,24 @@ def test_who_gives_up_without_an_answer_leaves_no_lock(shared_redis: RedisServer
         wait_until(lambda: not exists(shared_redis), 20)  # the ttl is 30 s
 
 
+def test_a_command_that_redis_reads_late_keeps_no_lock(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question of one who gave up may still be on its way when the lock is given back."""
+    monkeypatch.setattr(_taking, "_AGAIN", (2.0,))
+    lock = RedisLock(shared_redis.url, "shop")
+    taking = _taking.Taking(lock.keys, 60, {})
+    late = taking.acquire()
+    assert taking.is_to_be_released
+    renewer = _taking.renewer(lock.address)
+    renewer.give_back(taking)
+    renewer.finish(20)
+    with shared_redis.client() as client:
+        client.execute_command(*late)
+    assert exists(shared_redis)
+    wait_until(lambda: not exists(shared_redis), 20)
+
+
 def test_who_is_cancelled_while_redis_hangs_leaves_no_lock(redis_server: RedisServer) -> None:
     """What was sent is done when Redis goes on, before or after it hears that nobody wants it."""
     lock = RedisLock(redis_server.start().url, "shop")
