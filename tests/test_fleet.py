@@ -156,6 +156,20 @@ def test_what_a_killed_caller_has_taken_is_taken_over_at_once_here_and_nowhere_e
     assert a("stop", "web").code == 0
 
 
+def test_a_stop_of_what_a_killed_caller_has_left_gives_the_lease_back(
+    hosts: Hosts, shared_redis: RedisServer, spawn: Spawn
+) -> None:
+    (a,) = hosts("box-a")
+    child = _amid(a, spawn)
+    child.kill()
+    child.wait()
+    assert lease_of(shared_redis)["host"] == "box-a"
+    assert a("stop", "web").code == 0
+    assert lease_of(shared_redis) == {}
+    assert a("start", "web", "--json").data["reused"] is False
+    assert a("stop", "web").code == 0
+
+
 def test_a_start_asks_redis_once_and_one_that_finds_its_server_not_at_all(
     hosts: Hosts, proxy: Proxy, shared_redis: RedisServer, spawn: Spawn
 ) -> None:

@@ -341,6 +341,10 @@ class _Stop:
         if row.guard is None:
             if self.registry.withdraw(row.id, row.generation):
                 jobs.remove(self.home.job(row.id))
+                if alive is Life.DEAD and not self.keeps_lease:
+                    from devsup.supervisor.leasing import give_back
+
+                    give_back(self.home, row)  # its caller was killed, and nobody will know of its server
                 self._finish(Outcome.STOPPED, port_free=True)
             return  # its guard has claimed it meanwhile: the next step asks that
         if alive is Life.LIVE:
