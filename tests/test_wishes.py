@@ -17,7 +17,7 @@ from devsup.models import State
 from devsup.readiness import CONNECTED, Answer, Probe
 from devsup.system import listeners
 from tests.racing import PATIENCE, World
-from tests.serving import script
+from tests.serving import pid_at, process, script
 from tests.support import free_port, is_listening, wait_until
 
 if TYPE_CHECKING:
@@ -144,6 +144,37 @@ def test_a_stop_during_the_restart_of_an_unhealthy_server_wins(wishful: Wishful)
     assert stop.end().data["results"][0]["outcome"] == "stopped"
     wait_until(lambda: not world.processes(), PATIENCE)
     assert world.registry.rows() == []
+
+
+#: Its child listens; it lives on without, and listens itself once there is a file `again`.
+GOING = """
+import os
+from stand_in import listen, obey, pause, serve, wanted_port
+obey()
+if os.fork() == 0:
+    serve(listen(wanted_port()))
+while not os.path.exists("again"):
+    pause(0.01)
+serve(listen(wanted_port()))
+"""
+
+
+def test_a_server_that_has_lost_its_listener_is_not_checked_and_costs_no_turns(wishful: Wishful) -> None:
+    """There is nobody to ask: a check that stayed due would have the guard turn without a pause."""
+    world = wishful.world
+    wishful.write(HEALTHY.replace("RESTART", "false"), script(world.project, "going", GOING))
+    server = wishful.start(world.port)
+    process(pid_at(server.url)).kill()
+    wait_until(lambda: wishful.reasons("unhealthy"), PATIENCE)
+    assert wishful.reasons("unhealthy") == ["nothing listens any more"]
+    assert server.guard_pid is not None
+    guard = process(server.guard_pid)
+    before = guard.num_ctx_switches().voluntary
+    time.sleep(2)
+    assert guard.num_ctx_switches().voluntary - before < 250  # it looks for a new one 20 times a second
+    (world.project / "again").touch()
+    wait_until(lambda: wishful.state() is State.READY, PATIENCE)
+    wishful.stop()
 
 
 def test_a_check_without_a_path_is_a_connection() -> None:

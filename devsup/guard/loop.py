@@ -181,12 +181,13 @@ class Guard:
         if charge.lost_listener() and charge.lost_at is None and charge.watch.due is None:
             charge.handles.forget("listener")
             charge.lost_at = time.monotonic()
+            self.health.stop()  # nobody is there to be asked, until it serves again
             charge.watch.restart()
 
     def _check(self, ready: set[int]) -> None:
         """Ask it whether it is well, where that is wanted."""
         charge, health = self.charge, self.health
-        if health.due is None or charge.lost_at is not None:
+        if health.due is None:
             return
         well = health.advance(ready, charge.job, charge.listener)
         if well and charge.state is State.UNHEALTHY and charge.listener is not None:
