@@ -200,6 +200,7 @@ def test_prune_removes_what_is_for_nobody_and_nothing_else(
     surplus = [folder / f"old.{number}.log" for number in range(1, 6)]
     for one in surplus:
         one.write_text("x")
+        Path(f"{one}.times").write_text("1.00 1\n")
     (home / "servers" / "ffffffffffff.json").write_text("{}")
     for name, old in (("20200101T000000Z", True), ("20990101T000000Z", False)):
         place = home / "set-aside" / name
@@ -225,6 +226,7 @@ def test_prune_removes_what_is_for_nobody_and_nothing_else(
     assert kinds(done) == found
     assert all(one["done"] for one in done["pruned"])
     assert [one.exists() for one in surplus] == [False, False, True, True, True]
+    assert [os.path.exists(f"{one}.times") for one in surplus] == [False, False, True, True, True]
     assert not Path(state.log(str(gone), "x", 0)).parent.exists()
     assert not os.path.exists(state.config(str(gone)))
     assert (home / "set-aside" / "20990101T000000Z").exists()

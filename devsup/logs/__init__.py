@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from devsup.logs.cursor import format_cursor, parse_cursor
-from devsup.logs.files import prune, surplus
+from devsup.logs.files import prune, remove, surplus
 from devsup.logs.reader import (
     DEFAULT_LINES,
     DEFAULT_MAX_BYTES,
@@ -25,6 +25,7 @@ __all__ = [
     "page",
     "parse_cursor",
     "prune",
+    "remove",
     "surplus",
     "tail_text",
     "wait_for_more",

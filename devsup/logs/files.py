@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from devsup.bounds import Marks
     from devsup.errors import DevsupError
 
-__all__ = ["QUIET", "LogFile", "Passed", "prune"]
+__all__ = ["QUIET", "LogFile", "Passed", "prune", "remove", "surplus"]
 
 #: Seconds without a new byte after which a line without its newline is shown: a prompt never gets one.
 QUIET = 1.0
@@ -139,19 +139,22 @@ def prune(folder: str, session: str, keep: int = 3, *, keep_paths: Collection[st
 
     Those in ``keep_paths`` stay. What cannot be deleted stays too: the next call tries again.
     """
-    deleted = []
-    for path in surplus(folder, keep, keep_paths=keep_paths, session=session):
+    found = surplus(folder, keep, keep_paths=keep_paths, session=session)
+    return [path for path in found if remove(path)]
+
+
+def remove(path: str) -> bool:
+    """Delete a log and what stands beside it; False where it cannot be deleted."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return False
+    for beside in bounds.companions(path):
         try:
-            os.unlink(path)
+            os.unlink(beside)
         except OSError:
             continue
-        deleted.append(path)
-        for beside in bounds.companions(path):
-            try:
-                os.unlink(beside)
-            except OSError:
-                continue
-    return deleted
+    return True
 
 
 def surplus(

@@ -131,7 +131,7 @@ def _logs(registry: Registry, home: Home, rows: list[Row]) -> Iterator[Step]:
         else:
             for path in logs.surplus(folder, KEPT_LOGS, keep_paths=current):
                 why = f"it is older than the last {KEPT_LOGS} of its session"
-                yield Pruned("log", path, _size(path), why, done=False), partial(_unlink, path)
+                yield Pruned("log", path, _size(path), why, done=False), partial(logs.remove, path)
 
 
 def _set_aside(home: Home) -> Iterator[Step]:
