@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -185,8 +184,6 @@ def test_only_a_path_of_the_server_is_asked_for(servers: Servers, web: dict[str,
 
 
 def test_a_server_with_a_certificate_of_its_own_is_asked_too(servers: Servers) -> None:
-    if not hasattr(socket, "AF_INET"):
-        pytest.skip("no network")
     server = servers.start("web", *server_argv("tls_web"), port=free_port())
     assert server["url"].startswith("https://")
     code, data, _ = check(servers)

@@ -406,21 +406,34 @@ def test_takings_that_could_block_for_ever_are_refused(side: Side) -> None:
 
 
 def test_locks_may_be_let_go_in_any_order() -> None:
-    one, two, three = RWLock("a").read(), RWLock("b").write(), RWLock("c").read()
-    for hold in (one, two, three):
+    one, two, three = RWLock("a"), RWLock("b"), RWLock("c")
+    holds = [one.read(), two.write(), three.read()]
+    for hold in holds:
         hold.__enter__()
-    two.__exit__()
-    one.__exit__()
+    assert held(one, two, three) == [1, 1, 1]
+    holds[1].__exit__()
+    assert held(one, two, three) == [1, 0, 1]
+    holds[0].__exit__()
+    assert held(one, two, three) == [0, 0, 1]
     with RWLock("d").read():
-        three.__exit__()
+        holds[2].__exit__()
+        assert held(one, two, three) == [0, 0, 0]
 
     async def tasks() -> None:
-        one, two = AsyncRWLock("a").read(), AsyncRWLock("b").read()
-        async with one:
-            await two.__aenter__()
-        await two.__aexit__(None, None, None)
+        one, two = AsyncRWLock("a"), AsyncRWLock("b")
+        later = two.read()
+        async with one.read():
+            await later.__aenter__()
+        assert held(one, two) == [0, 1]
+        await later.__aexit__(None, None, None)
+        assert held(one, two) == [0, 0]
 
     asyncio.run(tasks())
+
+
+def held(*locks: RWLock | AsyncRWLock) -> list[int]:
+    """Return by how many each is held."""
+    return [len(lock.resource.holders()) for lock in locks]
 
 
 def test_a_lock_of_threads_is_refused_in_an_event_loop() -> None:
