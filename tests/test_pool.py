@@ -111,6 +111,10 @@ def make(request: pytest.FixtureRequest, home: Path) -> Iterator[Make]:
             one.close()
 
 
+#: For what event loops do not do: they are one thread, and are not forked.
+of_threads = pytest.mark.parametrize("make", ["sqlite", "redis"], indirect=True)
+
+
 def wait_over(lease: Lease) -> None:
     """Wait until a short lease is over."""
     end = core._ms(lease.expires_at) / 1e3
@@ -295,14 +299,13 @@ def test_processes_at_once_share_out_each_item_once(
     assert sorted(found) == list(range(20))
 
 
+@of_threads
 def test_threads_at_once_share_out_each_item_once(make: Make) -> None:
-    pools = [make(items=range(40))] if not isinstance(make(items=range(40)), FromThreads) else []
-    if not pools:
-        pytest.skip("one event loop is one thread")
+    pool = make(items=range(40))
     found: list[str | int] = []
 
     def take() -> None:
-        found.extend(pools[0].acquire("me", LONG).item for _ in range(5))
+        found.extend(pool.acquire("me", LONG).item for _ in range(5))
 
     threads = [threading.Thread(target=take) for _ in range(8)]
     for thread in threads:
@@ -312,10 +315,9 @@ def test_threads_at_once_share_out_each_item_once(make: Make) -> None:
     assert sorted(map(int, found)) == list(range(40))
 
 
+@of_threads
 def test_a_forked_child_opens_its_own_connections(make: Make) -> None:
     pool = make(items=["a", "b"])
-    if isinstance(pool, FromThreads):
-        pytest.skip("no event loop is forked")
     first = pool.acquire("parent", LONG)
     child = os.fork()
     if child == 0:
