@@ -190,11 +190,23 @@ def in_threads(count: int, work: Callable[[], Any]) -> list[Any]:
     return results
 
 
+def queueing(manager: LockManager, key: str) -> int:
+    """Return how many wait until somebody has made the object of ``key``."""
+    return len(manager._making[key].waiting())
+
+
+async def queued(manager: LockManager, key: str, count: int) -> None:
+    """Wait until so many wait for the object of ``key``."""
+    async with asyncio.timeout(20):
+        while queueing(manager, key) != count:  # noqa: ASYNC110 - what it polls knows no event
+            await asyncio.sleep(0)
+
+
 def test_a_hundred_threads_get_one_object(manager: LockManager) -> None:
     made: list[object] = []
 
     def factory() -> object:
-        time.sleep(0.05)
+        wait_until(lambda: queueing(manager, "pool") == 99, 20)
         made.append(object())
         return made[-1]
 
@@ -210,7 +222,7 @@ def test_a_hundred_tasks_get_one_object_and_threads_the_same(manager: LockManage
     made: list[object] = []
 
     async def factory() -> object:
-        await asyncio.sleep(0.05)
+        await queued(manager, "pool", 99)
         made.append(object())
         return made[-1]
 
@@ -240,7 +252,7 @@ def test_a_factory_that_fails_leaves_nothing(manager: LockManager) -> None:
 
     def factory() -> str:
         tries.append(1)
-        time.sleep(0.02)
+        wait_until(lambda: queueing(manager, "x") == 20 - len(tries), 20)
         if len(tries) < 3:
             raise OSError("not yet")
         return "made"
@@ -251,7 +263,10 @@ def test_a_factory_that_fails_leaves_nothing(manager: LockManager) -> None:
 
 
 def test_another_task_takes_over_from_a_maker_that_is_cancelled(manager: LockManager) -> None:
+    making = asyncio.Event()
+
     async def never() -> str:
+        making.set()
         await asyncio.Event().wait()
         return "never"
 
@@ -260,9 +275,9 @@ def test_another_task_takes_over_from_a_maker_that_is_cancelled(manager: LockMan
 
     async def main() -> None:
         maker = asyncio.create_task(manager.aget_or_create("x", never))
-        await asyncio.sleep(0.01)
+        await making.wait()
         others = [asyncio.create_task(manager.aget_or_create("x", soon)) for _ in range(3)]
-        await asyncio.sleep(0.01)
+        await queued(manager, "x", 3)
         others[0].cancel()
         maker.cancel()
         results = await asyncio.gather(maker, *others, return_exceptions=True)
