@@ -407,6 +407,7 @@ def test_a_code_stands_for_the_error_and_not_for_a_kind_of_it(kind: type[DevsupE
         (["busy", "survivors", "not_found"], 8),
         (["port_held", "registry_unusable"], 11),
         (["registry_unusable", "internal", None], 1),
+        (["not_found", "of_a_newer_version"], 1),
     ],
 )
 def test_the_worst_target_decides(

@@ -373,11 +373,15 @@ _STOP_HINTS = {
 
 
 def kind_of(code: str) -> type[DevsupError]:
-    """Return the error that has this code: of several the general one, which stands before its kinds."""
+    """
+    Return the error that has this code: of several the general one, which stands before its kinds.
+
+    The base of all for a code that this version does not know: a guard on another host may be a newer one.
+    """
     from devsup import errors
 
     kinds = (one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, DevsupError))
-    return next(kind for kind in kinds if kind.code == code)
+    return next((kind for kind in kinds if kind.code == code), DevsupError)
 
 
 def _list(supervisor: Supervisor, options: Options, _: Listener) -> tuple[Any, DevsupError | None]:
