@@ -340,10 +340,12 @@ def test_a_stop_reaches_the_guard_on_another_host(hosts: Hosts, shared_redis: Re
 
 def test_a_stop_of_what_belongs_to_somebody_else_is_refused_there(hosts: Hosts) -> None:
     a, b = hosts("box-a", "box-b")
-    _up(a, "web", b, "--owner", "ann")
-    refused = b("stop", "box-a/web", "--fleet", "--json")
-    assert (refused.code, refused.error["code"]) == (12, "other_owner")
-    assert refused.error["hint"] == "devsup stop box-a/web --fleet --take-over"
+    server = _up(a, "web", b, "--owner", "ann")
+    # By its id as well: its name may be that of another project's.
+    for target in ("box-a/web", f"box-a/{server['id']}"):
+        refused = b("stop", target, "--fleet", "--json")
+        assert (refused.code, refused.error["code"]) == (12, "other_owner")
+        assert refused.error["hint"] == f"devsup stop {target} --fleet --take-over"
     assert a.server()["state"] == "ready"
     assert b("stop", "web", "--fleet", "--take-over").out.startswith("dev_server_web on box-a stopped in")
 

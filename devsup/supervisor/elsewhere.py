@@ -334,8 +334,7 @@ def _result(one: _Asked, answer: dict[str, Any]) -> StopResult:
         return _not_answered(one, "internal", f"the guard of {one.name} gave an answer of another version")
     if error is None:
         return result
-    name = f"{one.entry.host}/{one.server.app or one.server.session}"
-    return result.replace(hint=_again(name, "--take-over") if error == OtherOwner.code else _LIST)
+    return result.replace(hint=_again(one.text, "--take-over") if error == OtherOwner.code else _LIST)
 
 
 def _not_answered(one: _Asked, code: str, message: str) -> StopResult:
