@@ -7,7 +7,6 @@ The smallest projects of the kinds beyond Next.js and Expo, and the table of wha
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support import ROOT
+from tests.support import ROOT, link_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,17 +197,12 @@ def lay_kind(name: str, folder: Path) -> Path:
     )
     shutil.copytree(source, folder, ignore=generated, dirs_exist_ok=True)
     if (source / "node_modules").exists() and not (folder / "node_modules").exists():
-        shutil.copytree(source / "node_modules", folder / "node_modules", symlinks=True, copy_function=_link)
+        shutil.copytree(
+            source / "node_modules", folder / "node_modules", symlinks=True, copy_function=link_file
+        )
     if not (source / "package.json").exists() and not (folder / ".venv").exists():
         (folder / ".venv").symlink_to(VENV)
     return folder
-
-
-def _link(source: str, destination: str) -> None:
-    try:
-        os.link(source, destination)
-    except OSError:
-        shutil.copy2(source, destination)
 
 
 def versions(case: Case) -> str:

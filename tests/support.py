@@ -52,6 +52,7 @@ __all__ = [
     "free_port",
     "hear",
     "is_listening",
+    "link_file",
     "node_is_missing",
     "processes_of",
     "run_devsup",
@@ -497,17 +498,18 @@ def copy_app(name: str, parent: Path) -> Path:
     outside its root. Half a second for ten thousand files, where the file system can link.
     """
     target = parent / name
-
-    def link(source: str, destination: str) -> None:
-        try:
-            os.link(source, destination)
-        except OSError:
-            shutil.copy2(source, destination)
-
     source = APPS[name]
     shutil.copytree(
         source, target, symlinks=True, ignore=shutil.ignore_patterns("node_modules", ".next", ".expo")
     )
-    shutil.copytree(source / "node_modules", target / "node_modules", symlinks=True, copy_function=link)
+    shutil.copytree(source / "node_modules", target / "node_modules", symlinks=True, copy_function=link_file)
     (target / "devsup.toml").touch()
     return target
+
+
+def link_file(source: str, destination: str) -> None:
+    """Give a file a second name, or copy it where the file system cannot do that."""
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copy2(source, destination)

@@ -21,6 +21,7 @@ from devsup.fleet import keys, listing, requests
 from devsup.fleet.requests import Stop
 from devsup.redis import leases
 from devsup.redis.leases import Granted, Held, Keys
+from tests.guarding import send
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -37,10 +38,6 @@ WHO = st.integers(min_value=0, max_value=3)
 def client(shared_redis: RedisServer) -> redis.Redis:
     """Give a client of a Redis that is empty."""
     return shared_redis.client()
-
-
-def send(client: redis.Redis, command: Any) -> Any:
-    return client.execute_command(*command)  # type: ignore[no-untyped-call]  # the library has no types here
 
 
 def acquire(client: redis.Redis, token: str, ttl: int = LONG, **more: str) -> Granted | Held:
