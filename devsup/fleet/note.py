@@ -61,9 +61,7 @@ class Note:
 def left(home: Home, server: str) -> float | None:
     """Return for how many seconds the lease is held as noted (below zero: it was); None where nothing is."""
     told = _read(home, server)
-    if told is None or told["boot"] != identity.here().boot:
-        return None
-    return float(told["until"]) - boottime() if told["held"] else 0.0
+    return _left(told) if told is not None else None
 
 
 def shown(home: Home, server: str) -> dict[str, Any] | None:
@@ -71,7 +69,7 @@ def shown(home: Home, server: str) -> dict[str, Any] | None:
     told = _read(home, server)
     if told is None:
         return None
-    seconds = left(home, server)
+    seconds = _left(told)
     return {
         "state": "held" if seconds is not None and seconds > 0 else "lost",
         "token": MASK,
@@ -79,6 +77,12 @@ def shown(home: Home, server: str) -> dict[str, Any] | None:
         "expires_at": iso(told["expires_at"]),
         "renewed_at": iso(told["renewed_at"]),
     }
+
+
+def _left(told: dict[str, Any]) -> float | None:
+    if told["boot"] != identity.here().boot:
+        return None
+    return float(told["until"]) - boottime() if told["held"] else 0.0
 
 
 def _path(home: Home, server: str) -> str:

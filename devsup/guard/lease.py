@@ -13,7 +13,7 @@ For the guard's one thread; commands are made and answers are read here, `devsup
 from __future__ import annotations
 
 from devsup.fleet import keys
-from devsup.fleet.note import Note, left, shown
+from devsup.fleet.note import Note, left
 from devsup.guard.book import FAILURES, say
 from devsup.redis import leases
 from devsup.redis.leases import Granted
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from devsup.guard.book import Book
     from devsup.guard.charge import Charge
 
-__all__ = ["Lease", "shown"]
+__all__ = ["Lease"]
 
 
 class Lease:
