@@ -7,6 +7,7 @@ One body of tests for a pool on SQLite and on Redis, for threads and for tasks.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
 import os
 import re
@@ -36,7 +37,7 @@ from devsup.pool import Item, Lease, Pool, _scripts
 from devsup.pool import _core as core
 from devsup.pool._pool import names
 from devsup.redis import client
-from devsup.registry import keeping, lending, transactions
+from devsup.registry import keeping, lending, locking, transactions
 from devsup.registry.locking import FileLock
 from tests.redis_support import Proxy
 from tests.support import ROOT, free_port, hear, say, wait_until
@@ -634,6 +635,31 @@ def test_a_writer_is_waited_for_but_not_for_ever(home: Path, monkeypatch: pytest
         assert pool.acquire("me", LONG).item == 1
         leave.join()
         writer.close()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_who_replaces_the_registry_is_waited_for_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    with Pool("slots", [1], home=str(home)) as pool:
+        pool.items()
+        if not kept:
+            pool.close()
+        for module in (keeping, locking):
+            monkeypatch.setattr(module, "PATIENCE", 0.2)
+        waits, timed_out = [], FileLock._timed_out
+
+        def count(lock: FileLock) -> LockTimeout:
+            waits.append(lock)
+            return timed_out(lock)
+
+        monkeypatch.setattr(FileLock, "_timed_out", count)
+        with (home / "registry.lock").open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            with pytest.raises(LockTimeout):
+                pool.acquire("me", LONG)
+        assert len(waits) == 1
+        assert pool.acquire("me", LONG).item == 1
 
 
 def test_a_ctrl_c_at_any_call_keeps_neither_the_registry_nor_a_connection(home: Path) -> None:

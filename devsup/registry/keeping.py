@@ -74,15 +74,13 @@ class KeptTransactions(Transactions):
             else:
                 self._open.setdefault(me, None)
             try:
+                deadline = time.monotonic() + PATIENCE
                 self._look_after(me)
-                deadline = 0.0
                 while True:
                     try:
                         return super()._run(body, write=write, any_schema=any_schema, single=single)
                     except LockTimeout:
-                        now = time.monotonic()
-                        deadline = deadline or now + PATIENCE
-                        if now > deadline:
+                        if time.monotonic() > deadline:
                             raise
             finally:
                 self._keep(me)
@@ -94,6 +92,9 @@ class KeptTransactions(Transactions):
             return
         try:
             current = is_current(self.home, db)
+        except LockTimeout:
+            self._drop(me)
+            raise  # who opens it would wait as long again
         except Exception:
             current = False  # what is wrong with it is found, and told, by who opens it
         if not current:
