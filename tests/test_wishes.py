@@ -146,6 +146,13 @@ def test_a_stop_during_the_restart_of_an_unhealthy_server_wins(wishful: Wishful)
     assert world.registry.rows() == []
 
 
+def _turns(guard: int) -> int:
+    """Return how often a guard turns in two seconds: where it looks for a listener, 20 times in each."""
+    before = process(guard).num_ctx_switches().voluntary
+    time.sleep(2)
+    return process(guard).num_ctx_switches().voluntary - before
+
+
 #: Its child listens; it lives on without, and listens itself once there is a file `again`.
 GOING = """
 import os
@@ -168,10 +175,7 @@ def test_a_server_that_has_lost_its_listener_is_not_checked_and_costs_no_turns(w
     wait_until(lambda: wishful.reasons("unhealthy"), PATIENCE)
     assert wishful.reasons("unhealthy") == ["nothing listens any more"]
     assert server.guard_pid is not None
-    guard = process(server.guard_pid)
-    before = guard.num_ctx_switches().voluntary
-    time.sleep(2)
-    assert guard.num_ctx_switches().voluntary - before < 250  # it looks for a new one 20 times a second
+    assert _turns(server.guard_pid) < 250
     (world.project / "again").touch()
     wait_until(lambda: wishful.state() is State.READY, PATIENCE)
     wishful.stop()
@@ -251,6 +255,18 @@ def test_a_command_that_listens_nowhere_is_up_when_it_has_printed_the_line(wishf
     server = world.devsup.wait("web", timeout=PATIENCE).server
     assert (server.state, server.ready_at is not None) == (State.RUNNING, True)
     assert wishful.reasons("ready") == ["log"]
+    wishful.stop()
+
+
+def test_a_command_that_went_to_the_background_and_has_not_printed_the_line_costs_no_turns(
+    wishful: Wishful,
+) -> None:
+    wishful.write('ready = {log = "watching"}', ["/bin/sh", "-c", "sleep 1000 & exit 0"])
+    server = wishful.start(None, wait=False)
+    assert server.guard_pid is not None
+    time.sleep(2.5)  # a leader's end is judged for two seconds
+    assert _turns(server.guard_pid) < 250
+    assert wishful.state() is State.STARTING
     wishful.stop()
 
 

@@ -38,7 +38,7 @@ def due(charge: Charge) -> list[float]:
         times.append(charge.launched_at + _LIVED_AFTER)
     if charge.listener is not None and not charge.listener.pid:
         times.append(time.monotonic() + _FOREIGN)
-    if charge.left is not None and not charge.was_up:
+    if charge.left is not None and not charge.was_up and not _has_ended_clean(charge):
         times.append(charge.left_at + _LEADER_SETTLE)
     if charge.lost_at is not None and (charge.state is State.READY or charge.left is not None):
         times.append(charge.lost_at + _replace_within(charge))
@@ -67,7 +67,7 @@ def left(charge: Charge, now: float) -> Happening | None:
     if charge.left is None:
         return None
     rest = charge.members()
-    clean = charge.is_portless() and charge.left.code == 0
+    clean = _has_ended_clean(charge)
     if charge.state is State.READY and charge.lost_at is None and rest:
         return None  # npm killed by hand, say: its tree serves on
     if rest and clean and charge.lost_at is None:
@@ -77,6 +77,11 @@ def left(charge: Charge, now: float) -> Happening | None:
     if rest and not charge.was_up and charge.left.code == 0 and now < charge.left_at + _LEADER_SETTLE:
         return None
     return Happening.LEFT_CLEAN if clean else Happening.LEFT
+
+
+def _has_ended_clean(charge: Charge) -> bool:
+    """Tell whether a command that need not listen has ended with 0, for which no time decides anything."""
+    return charge.left is not None and charge.left.code == 0 and charge.is_portless()
 
 
 def _is_lost(charge: Charge, now: float) -> bool:
