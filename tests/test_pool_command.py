@@ -89,6 +89,12 @@ def test_what_is_missing_or_wrong_is_said(devsup: Devsup, words: list[str]) -> N
     assert owners(run(devsup)) == {"a": None}
 
 
+def test_what_is_wrong_in_itself_is_said_though_redis_is_away(devsup: Devsup) -> None:
+    away = {"DEVSUP_FLEET": "redis://127.0.0.1:1"}
+    assert run(devsup, "slots", "lend", env=away)["error"]["code"] == "usage"
+    assert run(devsup, "slots", env=away)["error"]["code"] == "fleet_unreachable"
+
+
 def test_an_item_that_is_not_there_is_not_found(devsup: Devsup) -> None:
     run(devsup, "slots", "add", "a")
     for words in (["remove", "b"], ["free", "b"], ["release", "b", "--owner", "x"]):

@@ -46,11 +46,10 @@ def pools(
     """Do ``action`` with a pool, where there is one, and return what there is to see of it then."""
     url, where = _place(supervisor, here=here)
     home = supervisor.home.root
-    known = names(url=url, home=home)
     if name is None:
-        return PoolList(where, [_status(one, url, home) for one in known], None, [])
+        return PoolList(where, [_status(one, url, home) for one in names(url=url, home=home)], None, [])
     _check(name, action, items)
-    if name not in known and action != "add":
+    if action != "add" and name not in (known := names(url=url, home=home)):
         raise NotFound(f"no pool `{masking.text(name)}` in `{where}`", hint=_hint(known, here=here))
     store = store_of(name, url, home)
     try:
