@@ -16,6 +16,7 @@ from devsup.pool._core import is_name
 from devsup.pool._scripts import NAMES, SCRIPTS, arguments, keys, read
 from devsup.redis import client, failures
 from devsup.redis.address import parse
+from devsup.redis.resp import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,12 +61,6 @@ class _Commands:
             raise failures.failed(parse(self.url), cause) from None
 
 
-def _packed(command: tuple[Any, ...]) -> bytes:
-    # As redis-py does it for any type of value, in a third of the time.
-    words = [str(word).encode() for word in command]
-    return b"".join([b"*%d\r\n" % len(words), *(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)])
-
-
 class _Refused(Exception):
     """A password that is wrong now is so a moment later, though redis-py takes it for a lost connection."""
 
@@ -108,7 +103,7 @@ class RedisStore(_Commands):
         return self._read(answer)
 
     def _send(self, *command: Any) -> Any:
-        packed = [_packed(command)]
+        packed = [encode(map(str, command))]  # redis-py takes three times as long for that
         try:
             connection: Any = self._idle.pop()
         except IndexError:
