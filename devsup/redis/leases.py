@@ -16,10 +16,11 @@ Pure: commands are made and answers are read here, sent by whoever has a connect
 from __future__ import annotations
 
 from devsup.records import Record
+from devsup.redis.resp import mapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from typing import Any
 
 __all__ = ["Granted", "Held", "Keys", "acquire", "answered", "holder", "look", "release", "renew"]
@@ -152,10 +153,7 @@ def answered(answer: Any) -> Granted | Held:
 
 def holder(answer: Any) -> dict[str, str]:
     """Read the fields of a lease: a list of names and values, or a dictionary, as the protocol gives it."""
-    if isinstance(answer, dict):
-        return {str(name): str(value) for name, value in answer.items()}
-    fields: Sequence[Any] = answer or []
-    return {str(name): str(value) for name, value in zip(fields[::2], fields[1::2], strict=True)}
+    return {str(name): str(value) for name, value in mapping(answer or []).items()}
 
 
 def _flat(info: Mapping[str, str]) -> list[str]:
