@@ -500,40 +500,40 @@ class RedisHold:
 
 def _block(link: links.Link, steps: Steps) -> bool:
     """Do what ``steps`` asks for, in this thread."""
-    answers: list[Any] | None = None
-    failure: FleetUnreachable | None = None
-    while True:
-        try:
-            commands, seconds = steps.throw(failure) if failure is not None else steps.send(answers)  # type: ignore[arg-type]
-        except StopIteration as end:
-            return bool(end.value)
-        answers = failure = None
-        if not commands:
-            time.sleep(seconds)
-            continue
-        try:
-            answers = link.call(*commands, within=seconds)
-        except FleetUnreachable as error:
-            failure = error
+    try:
+        commands, seconds = next(steps)
+        while True:
+            answers: list[Any] = []
+            try:
+                if commands:
+                    answers = link.call(*commands, within=seconds)
+                else:
+                    time.sleep(seconds)
+            except FleetUnreachable as error:
+                commands, seconds = steps.throw(error)
+            else:
+                commands, seconds = steps.send(answers)
+    except StopIteration as end:
+        return bool(end.value)
 
 
 async def _wait(link: links.AsyncLink, steps: Steps) -> bool:
     """Do what ``steps`` asks for, in this task."""
-    answers: list[Any] | None = None
-    failure: FleetUnreachable | None = None
-    while True:
-        try:
-            commands, seconds = steps.throw(failure) if failure is not None else steps.send(answers)  # type: ignore[arg-type]
-        except StopIteration as end:
-            return bool(end.value)
-        answers = failure = None
-        if not commands:
-            await asyncio.sleep(seconds)
-            continue
-        try:
-            answers = await link.call(*commands, within=seconds)
-        except FleetUnreachable as error:
-            failure = error
+    try:
+        commands, seconds = next(steps)
+        while True:
+            answers: list[Any] = []
+            try:
+                if commands:
+                    answers = await link.call(*commands, within=seconds)
+                else:
+                    await asyncio.sleep(seconds)
+            except FleetUnreachable as error:
+                commands, seconds = steps.throw(error)
+            else:
+                commands, seconds = steps.send(answers)
+    except StopIteration as end:
+        return bool(end.value)
 
 
 # -- forks, and the end of the process -----------------------------------------------------------------
