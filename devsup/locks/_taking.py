@@ -78,7 +78,7 @@ class Taking:
     """
 
     __slots__ = (
-        *("_asked", "_mutex", "_open", "_renewing", "_until", "doubt"),
+        *("_asked", "_mutex", "_open", "_renewing", "_unanswered", "_until"),
         *("ended", "fencing", "info", "keys", "lost", "pauses", "token", "ttl"),
     )
 
@@ -92,11 +92,9 @@ class Taking:
         self.lost = False
         #: Whether it is not to be renewed any more.
         self.ended = False
-        #: Whether Redis may still do what it was told for this token: the answer to a command never came.
-        self.doubt = False
         self.pauses = Pauses()
         self._asked = self._until = 0.0
-        self._open = self._renewing = False
+        self._open = self._renewing = self._unanswered = False
         self._mutex = threading.RLock()
 
     @property
@@ -111,7 +109,7 @@ class Taking:
 
     def acquire(self) -> Command:
         """Return the command that asks for the lock; the same token may ask again and again."""
-        self.doubt, self._open = self.doubt or self._open, True
+        self._unanswered, self._open = self.doubt, True
         self._asked = uptime()
         return leases.acquire(self.keys, self.token, self._ms(), self.info)
 
@@ -143,7 +141,7 @@ class Taking:
         """Note what came of a renewal; None: no answer."""
         try:
             if answer is None:
-                self.doubt = True
+                self._unanswered = True
             elif isinstance(leases.answered(answer), leases.Held):
                 self.lost = True
             elif self.counts:  # else it was over before the answer came, and was told to be
@@ -152,9 +150,13 @@ class Taking:
             self._renewing = False
 
     @property
+    def doubt(self) -> bool:
+        """Whether Redis may still do what it was told for this token: the answer to a command never came."""
+        return self._unanswered or self._open
+
+    @property
     def is_to_be_released(self) -> bool:
         """Whether Redis holds something of it, or may come to."""
-        self.doubt = self.doubt or self._open
         return self.doubt or self.fencing is not None
 
     def end(self) -> bool:
