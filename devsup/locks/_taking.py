@@ -229,13 +229,7 @@ class Renewer:
         try:
             while ready := self._ready():
                 for taking in ready:
-                    try:
-                        again = self._give_back(taking) if taking in self._ending else self._renew(taking)
-                    except (
-                        Exception
-                    ) as error:  # of one taking: those of others are to be renewed all the same
-                        trace.step(f"{taking.keys.lease}: {error!r}")
-                        again = taking.pauses.next()
+                    again = self._tend(taking)
                     if again is not None:
                         with self._mutex:
                             self._due.setdefault(taking, time.monotonic() + again)
@@ -253,6 +247,14 @@ class Renewer:
                 del self._due[taking]
             self._next = float("-inf")  # no need to wake up for what comes meanwhile
         return ready
+
+    def _tend(self, taking: Taking) -> float | None:
+        """Do what is due for ``taking``; return in how many seconds to look at it again, or None."""
+        try:
+            return self._give_back(taking) if taking in self._ending else self._renew(taking)
+        except Exception as error:  # of one taking: those of others are to be renewed all the same
+            trace.step(f"{taking.keys.lease}: {error!r}")
+            return taking.pauses.next()
 
     def _renew(self, taking: Taking) -> float | None:
         """Renew ``taking`` once; return in how many seconds to look at it again, or None."""
@@ -297,25 +299,14 @@ class Renewer:
 
 
 _renewers: dict[Address, Renewer] = {}
-_making = threading.Lock()
 
 
 def renewer(address: Address) -> Renewer:
     """Return what renews locks at ``address`` in this process."""
-    found = _renewers.get(address)
-    if found is None:
-        with _making:
-            found = _renewers.get(address) or _renewers.setdefault(address, Renewer(address))
-    return found
+    return _renewers.get(address) or _renewers.setdefault(address, Renewer(address))
 
 
-def _in_child() -> None:
-    global _making
-    _making = threading.Lock()
-    _renewers.clear()
-
-
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(after_in_child=_renewers.clear)
 
 
 @atexit.register
