@@ -539,6 +539,21 @@ def test_a_sleep_of_the_machine_counts(shared_redis: RedisServer, monkeypatch: p
     assert not exists(shared_redis)
 
 
+def test_a_hold_that_was_lost_says_so_after_a_release_in_a_loop(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it is another thread that tells Redis."""
+    hold = RedisLock(shared_redis.url, "shop", ttl=60).write()
+    assert hold.try_acquire()
+    real = _taking.uptime
+    monkeypatch.setattr(_taking, "uptime", lambda: real() + 61)
+
+    async def leave() -> bool:
+        return hold.release()
+
+    assert [asyncio.run(leave()), hold.lost, hold.release()] == [False, True, False]
+
+
 def test_a_lost_answer_to_the_question_for_the_lock(shared_redis: RedisServer, use: Use) -> None:
     """The same token asks again, so it waits neither for itself nor for the ttl."""
     with Proxy(shared_redis.port) as proxy:

@@ -376,7 +376,7 @@ class RedisHold:
         if self.lock.holding is self:
             self.lock.holding = None
         _owner.untake(self, self.owner)
-        self._taking = None
+        self._lost, self._taking = self.lost, None
         _open_holds.pop(id(self), None)
 
     def timed_out(self) -> LockTimeout:
