@@ -162,7 +162,8 @@ class RedisLock:
 
     def stats(self) -> dict[str, Any]:
         """Return how often and how long this object was waited for and held, as JSON can hold it."""
-        return self.tally.shown(int(self.holding is not None))
+        with _counting:
+            return self.tally.shown(int(self.holding is not None))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remade, (self.url, self.name, self.ttl, self.purpose)
@@ -355,7 +356,8 @@ class RedisHold:
         self._lost = not ours
         self.lock.tally.fresh.append(held)
         if len(self.lock.tally.fresh) > FRESH:
-            self.lock.tally.sum_up()
+            with _counting:
+                self.lock.tally.sum_up()
         return ours
 
     def _drop(self, *, heard: bool = False) -> None:
