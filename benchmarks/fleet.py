@@ -18,7 +18,7 @@ from benchmarks.commands import FIRST_PORT, WEB
 from benchmarks.guards import cpu_of, memory_of, switches_of
 from benchmarks.measure import Figure, Installed, figure, paired
 from devsup.fleet import listing
-from tests.redis_support import Proxy, RedisServer
+from tests.redis_support import Proxy, RedisServer, missing_reason
 
 if TYPE_CHECKING:
     import redis
@@ -41,6 +41,9 @@ exclusive = "fleet"
 
 def run(copy: Installed, rounds: int) -> list[Figure]:
     """Measure a list of many servers, a start and a guard."""
+    if reason := missing_reason():
+        print(reason, file=sys.stderr)
+        return []
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         with RedisServer(folder) as server, Proxy(server.start().port) as proxy:
