@@ -153,7 +153,7 @@ def test_decorators_refuse_what_would_run_without_the_lock(manager: LockManager)
 
 def test_decorators_without_a_manager_share_one(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
     monkeypatch.setenv("DEVSUP_HOME", str(temporary / "home"))
-    monkeypatch.setattr(_manager, "_shared", None)
+    monkeypatch.setattr(_manager, "_SHARED", LockManager())
 
     @write_lock("all")
     def one() -> None:

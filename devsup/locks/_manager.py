@@ -223,15 +223,8 @@ def _file_name(name: str) -> str:
 
 # -- decorators ----------------------------------------------------------------------------------------
 
-_shared: LockManager | None = None
-
-
-def _manager() -> LockManager:
-    """Return the manager of decorators that name none; two threads may make it, and one stays."""
-    global _shared
-    if _shared is None:
-        _shared = LockManager()
-    return _shared
+#: The manager of decorators that name none. Made here: two that threads make at once would exclude nobody.
+_SHARED = LockManager()
 
 
 def read_lock(
@@ -270,7 +263,7 @@ def _decorated(
 
         @functools.wraps(function)
         async def held(*args: Any, **kwargs: Any) -> Any:
-            lock = (manager or _manager()).async_rw(named(*args, **kwargs))
+            lock = (manager or _SHARED).async_rw(named(*args, **kwargs))
             async with lock.write(timeout=timeout) if write else lock.read(timeout=timeout):
                 return await function(*args, **kwargs)
 
@@ -278,7 +271,7 @@ def _decorated(
 
         @functools.wraps(function)
         def held(*args: Any, **kwargs: Any) -> Any:
-            lock = (manager or _manager()).rw(named(*args, **kwargs))
+            lock = (manager or _SHARED).rw(named(*args, **kwargs))
             with lock.write(timeout=timeout) if write else lock.read(timeout=timeout):
                 return _whole(function, function(*args, **kwargs))
 
