@@ -164,6 +164,13 @@ WRONG: dict[str, tuple[str, str | None, int, str, str | None]] = {
         "begins with `/`",
         "/ok",
     ),
+    "a name with a line end": (
+        '[fleet]\nname = "web\\n"\n',
+        "fleet.name",
+        2,
+        r'`"web\n"` cannot be',
+        None,
+    ),
     "a name with a blank": ('[apps."My App"]\nport = 1\n', "apps.My App", 1, "cannot be a name", "my-app"),
     "text for a table": ('[apps]\nweb = "next dev"\n', "apps.web", 2, "is no table", "[apps.web]"),
     "an open quote": (

@@ -41,7 +41,7 @@ def _kind(value: Any, info: ValidationInfo) -> str:
 def _name(value: Any) -> str:
     import re
 
-    if isinstance(value, str) and re.match(values.NAME, value):
+    if isinstance(value, str) and re.fullmatch(values.NAME, value):
         return value
     raise values.Wrong(
         ["a-z, 0-9, `_` and `-`, at most 63, and not a number"], why=f"`{value}` cannot be a name"

@@ -139,7 +139,7 @@ def fleet_name(value: Any) -> str:
     """Return the name of a fleet: it is a part of every key."""
     import re
 
-    if isinstance(value, str) and re.match(NAME, value):
+    if isinstance(value, str) and re.fullmatch(NAME, value):
         return value
     raise Wrong(["a-z, 0-9, `_` and `-`, at most 63, and not a number"])
 
