@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from devsup import masking, system
+from devsup import masking, system, tree
 from devsup.doctor.scene import BAD, WARN, Seen
 
 TYPE_CHECKING = False
@@ -70,9 +70,7 @@ def _split(scene: Scene, listeners: list[Listener]) -> list[Seen]:
             if other.port != own.port or other.inode == own.inode or same_family:
                 continue
             pid = _holder(other)
-            if pid is None or any(
-                pid == each for each in _tree(one.row.leader.pid if one.row.leader else None)
-            ):
+            if pid is None or (one.row.leader is not None and _is_below(pid, one.row.leader.pid)):
                 continue
             seen.append(
                 Seen(
@@ -94,11 +92,5 @@ def _holder(one: Listener) -> int | None:
     return next((pid for pid in system.all_pids() if one.inode in system.socket_inodes(pid)), None)
 
 
-def _tree(pid: int | None) -> list[int]:
-    waiting, found = [] if pid is None else [pid], list[int]()
-    while waiting:
-        at = waiting.pop()
-        if at not in found:
-            found.append(at)
-            waiting += system.children(at)
-    return found
+def _is_below(pid: int, leader: int) -> bool:
+    return pid == leader or leader in tree.above(pid)
