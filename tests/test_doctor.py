@@ -469,10 +469,14 @@ def no_pnpm(place: Place) -> Iterator[None]:
 
 @contextmanager
 def silent_program(place: Place) -> Iterator[None]:
-    folder = _programs(place, bun="exec sleep 20")
+    notes = place.project / "asleep"
+    folder = _programs(place, bun=f"sleep 600 & echo $! >> {shlex.quote(str(notes))}; wait")
     place.patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     place.by_hand = (folder / "bun").unlink
     yield
+    asleep = [int(pid) for pid in notes.read_text().split()]
+    assert asleep
+    assert wait_until(lambda: all(identity.of(pid) is None for pid in asleep), 20)
 
 
 @contextmanager

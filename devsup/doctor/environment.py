@@ -7,9 +7,11 @@ wants to download itself) delays nobody. Nothing is downloaded for an answer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -135,20 +137,27 @@ def _of_package(name: str, program: str) -> str | None:
 def _asked(program: str) -> str | None:
     quiet = {**os.environ, "COREPACK_ENABLE_NETWORK": "0", "COREPACK_ENABLE_DOWNLOAD_PROMPT": "0"}
     try:
-        done = subprocess.run(
+        asked = subprocess.Popen(
             [program, "--version"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_PATIENCE,
             cwd="/",
             env=quiet,
-            check=False,
+            start_new_session=True,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return None
-    words = done.stdout.decode(errors="replace").split()
-    return words[0].removeprefix("v")[:40] if done.returncode == 0 and words else None
+    with asked:
+        try:
+            said, _ = asked.communicate(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            # With what it has begun: a wrapper's end is not that of the program below it.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(asked.pid, signal.SIGKILL)
+            return None
+    words = said.decode(errors="replace").split()
+    return words[0].removeprefix("v")[:40] if asked.returncode == 0 and words else None
 
 
 # -- the system --------------------------------------------------------------------------------------------
