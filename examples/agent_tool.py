@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from devsup import DevsupError
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 PROGRAMS = frozenset(
     {"bun", "bunx", "expo", "next", "node", "npm", "npx", "pnpm", "python", "python3", "vite", "yarn"}
 )
-#: Their ways to run any text as code: a program that may do everything is no restriction.
-EVALUATES = frozenset({"-c", "-e", "-p", "--eval", "--print"})
+#: How a word begins that has them run any text as code: a program that may do everything is no restriction.
+#: The text may be attached (`-cpass`, `--eval=1`), and other letters may come before (`-Bc`, `-pe`).
+EVALUATES = re.compile(r"-[bBdEiIOPqsSuvx]*c|-[ip]*[ep]|--(call|eval|print)(=|$)")
 #: A page of a log that a model can afford.
 LOG_BYTES = 4_000
 
@@ -48,7 +50,7 @@ def validate(command: object, *, programs: frozenset[str] = PROGRAMS) -> list[st
     program = os.path.basename(words[0])
     if words[0] != program or program not in programs:
         raise Refused(f"`{words[0]}` may not be run; what may: {', '.join(sorted(programs))}")
-    if EVALUATES.intersection(words[1:]):
+    if any(map(EVALUATES.match, words[1:])):
         raise Refused("code on the command line is not allowed: put it into a file of the project")
     return words
 
