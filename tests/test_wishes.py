@@ -181,6 +181,17 @@ def test_a_server_that_has_lost_its_listener_is_not_checked_and_costs_no_turns(w
     wishful.stop()
 
 
+def test_a_server_that_has_lost_its_listener_is_run_again_where_that_is_wanted(wishful: Wishful) -> None:
+    world = wishful.world
+    wishful.write(HEALTHY.replace("RESTART", "true"), script(world.project, "going", GOING))
+    first = wishful.start(world.port)
+    process(pid_at(first.url)).kill()
+    wait_until(lambda: wishful.reasons("restarted"), PATIENCE)
+    assert world.devsup.wait("web", timeout=PATIENCE).server.pid != first.pid
+    assert wishful.reasons("restarted") == ["unhealthy: nothing listens any more"]
+    wishful.stop()
+
+
 def test_a_check_without_a_path_is_a_connection() -> None:
     """A server that speaks no HTTP is not spoken to."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -193,16 +193,17 @@ class Guard:
         if well and charge.state is State.UNHEALTHY and charge.listener is not None:
             self._serve(charge.listener)
         if well is False and health.failed >= checks.FAILURES and charge.state is State.READY:
-            self._unwell(Happening.UNWELL, f"{health.failed} checks failed: {health.why}")
-            if health.restarts:
-                self._failed(Exit(), f"unhealthy: {health.why}")
+            self._unwell(Happening.UNWELL, health.why, f"{health.failed} checks failed: {health.why}")
 
-    def _unwell(self, happening: Happening, reason: str) -> None:
+    def _unwell(self, happening: Happening, why: str, reason: str) -> None:
+        """Say that it is unhealthy, and run it again where that is wanted."""
         charge, now = self.charge, time.monotonic()
         if charge.up_since is not None and now - charge.up_since >= backoff.STEADY:
             self.backoff.forget()
         charge.up_since = None
         self._become(happening, event="unhealthy", reason=reason)
+        if self.health.restarts:
+            self._failed(Exit(), f"unhealthy: {why}")
 
     def _keep_time(self) -> None:
         charge, now = self.charge, time.monotonic()
@@ -214,7 +215,8 @@ class Guard:
         if settling.lives(charge, now):
             self._see_life()
         if settling.has_lost_listener(charge, now):
-            self._unwell(Happening.LISTENER_LOST, "nothing listens any more")
+            why = "nothing listens any more"
+            self._unwell(Happening.LISTENER_LOST, why, why)
         for name in self.timers.fired(now):
             try:
                 self._fire(name)
