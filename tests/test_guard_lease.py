@@ -7,6 +7,7 @@ test needs a lease that is not lost, it has one of several seconds.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -502,18 +503,24 @@ def test_a_restart_amid_which_the_lease_is_lost_is_an_end(hosts: Hosts) -> None:
     assert ran.read_text() == "x"
 
 
-def test_a_guard_that_slept_too_long_ends_its_server_before_anything_else(hosts: Hosts) -> None:
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_guard_that_slept_too_long_ends_its_server_before_anything_else(
+    hosts: Hosts, *, locked: bool
+) -> None:
     client, host = hosts.client, hosts.host()
     server = host.start(STUBBORN, client=client, ttl=1.5, on_lost="stop")
     server.published(client, "running")
-    with asleep(server):
-        wait_until(lambda: server.lease(client) == {})
-        elsewhere = server.take_over(client)
-        assert elsewhere > server.fencing()
-        assert server.shown()["state"] == "lost"  # also while nobody could write that down
-        watch = Watch(server)
-        began = boottime()
-    _, gone = watch.result()
+    with open(host.home.registry_lock, "rb") as lock:
+        with asleep(server):
+            wait_until(lambda: server.lease(client) == {})
+            elsewhere = server.take_over(client)
+            assert elsewhere > server.fencing()
+            assert server.shown()["state"] == "lost"  # also while nobody could write that down
+            watch = Watch(server)
+            if locked:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            began = boottime()
+        _, gone = watch.result()
     assert gone - began < 1.0  # without a grace
     assert server.ended().reason == "lease_lost"
     wait_until(host.nobody_is_left)

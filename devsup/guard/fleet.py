@@ -312,11 +312,12 @@ class Fleet:
     def _look_at_row(self) -> None:
         """Make the public record anew; where the registry cannot be read, the last one stands a beat more."""
         charge, self._of = self._charge, self._made_of()
+        row = None
         try:
-            row = self._book.registry.row(charge.job.id)
+            if not self.is_over():  # else its end comes first: the registry may be locked
+                row = self._book.registry.row(charge.job.id)
         except FAILURES as error:
             say(f"cannot read what to publish: {error}")
-            row = None
         self._stale = row is None
         if row is not None:
             self._take_in(row)
