@@ -340,6 +340,16 @@ def test_the_story_of_a_stranger(devsup: Devsup, stand_in: StandIn, temporary: P
     assert story(devsup, f":{elsewhere}")[1] == f"ps -fp {other.pid}"
 
 
+def test_the_story_of_a_port_that_a_start_would_use(devsup: Devsup, project: Path) -> None:
+    port = free_port()
+    (project / "devsup.toml").write_text(f'[apps.web]\ncommand = "sleep 1"\nport = {port}\n')
+    told, following = story(devsup, f":{port}")
+    assert told.endswith(f"`devsup start web` would use port {port}")
+    assert following == "devsup start web"
+    # Its number begins as the other one does.
+    assert story(devsup, f":{port // 10}")[1] == f"devsup start --port {port // 10}"
+
+
 def test_nothing_has_no_story(devsup: Devsup) -> None:
     port = free_port()
     told, following = story(devsup, f":{port}")

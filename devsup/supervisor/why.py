@@ -7,6 +7,7 @@ Put together of the events, the history, the log and the system, oldest first. R
 from __future__ import annotations
 
 import os
+import re
 import time
 
 from devsup import identity, masking, ports, system
@@ -199,7 +200,7 @@ def _of_port(supervisor: Supervisor, registry: Registry, port: int) -> Story:
         entries.append(StoryEntry(now, text, "system"))
         return Story(entries, _next(supervisor, row, server_of(row, life(row)), life(row)), [])
     for one in supervisor.ports().notes:
-        if f"port {port}" in one:
+        if re.search(rf"\bport {port}\b", one):
             entries.append(StoryEntry(now, one, "system"))
             return Story(entries, one.split("`")[1], [])
     return Story(entries, f"devsup start --port {port}", [])
