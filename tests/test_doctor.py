@@ -320,7 +320,7 @@ def abandoned(place: Place) -> Iterator[None]:
 @contextmanager
 def orphaned(place: Place) -> Iterator[None]:
     place.devsup("list")
-    marker = Marker(str(place.home), str(place.project), "dev_server_lost", "eeeeeeeeeeee", 1)
+    marker = Marker(str(place.home), str(place.project), "dev_server_lost", os.urandom(6).hex(), 1)
     child = place.spawn("print('up', flush=True); import time; time.sleep(1000)", env={MARKER: str(marker)})
     assert hear(child) == "up\n"
     yield

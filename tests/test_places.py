@@ -237,10 +237,14 @@ def test_prune_removes_what_is_for_nobody_and_nothing_else(
     servers.stop("web")
 
 
+#: The id of a server that has no row: of its own for each run, as processes are found by it.
+ORPHANED = os.urandom(6).hex()
+
+
 @pytest.fixture
 def orphan(home: Path, project: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Give a process with the marker of a server that has no row."""
-    marker = Marker(str(home), str(project), "dev_server_lost", "eeeeeeeeeeee", 1)
+    marker = Marker(str(home), str(project), "dev_server_lost", ORPHANED, 1)
     child = subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(1000)"],
         env=with_changes({MARKER: str(marker)}),
@@ -272,7 +276,7 @@ def test_orphans_are_named_and_ended_only_where_that_is_asked_for(
 @LINUX_ONLY
 def test_a_call_from_inside_an_orphan_does_not_end_itself(devsup: Devsup, home: Path, project: Path) -> None:
     """A terminal that an error page's editor opened carries the marker for ever."""
-    marker = Marker(str(home), str(project), "dev_server_lost", "eeeeeeeeeeee", 1)
+    marker = Marker(str(home), str(project), "dev_server_lost", ORPHANED, 1)
     answer = devsup("--json", "prune", "--orphans", env={MARKER: str(marker)})
     assert answer.data == {"pruned": []}
 
@@ -287,7 +291,7 @@ def test_an_orphan_that_got_its_row_back_is_left_alone(
     real = Registry.row
 
     def row(self: Registry, server: str) -> Row | None:
-        if server == "eeeeeeeeeeee":
+        if server == ORPHANED:
             return Row(server, 1, "", "", "", "", None, "", "", [], "", None, 0)
         return real(self, server)
 
