@@ -40,8 +40,9 @@ __all__ = [
     "texts",
 ]
 
-#: What an app may be called; `apps.naming.is_name` says the same.
-NAME = r"^(?![0-9]+$)[a-z0-9][a-z0-9_-]{0,62}$"
+#: What an app may be called; `apps.naming.is_name` says the same. In some dialects `$` alone would let a
+#: last line end pass.
+NAME = r"^(?![0-9]+$)[a-z0-9][a-z0-9_-]{0,62}(?!\n)$"
 #: When a server that ended by itself is run again.
 RESTARTS = ("no", "on-failure", "always")
 #: Among what an app may be the only one.
