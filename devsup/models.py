@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ADOPTED",
     "ENDED_STATES",
+    "MARKER",
     "NO_GUARD",
     "SESSION_PREFIX",
     "CheckResult",
@@ -65,6 +66,8 @@ __all__ = [
 ]
 
 
+#: The environment variable that guards, servers and all their descendants carry: see `devsup.tree`.
+MARKER = "DEVSUP_MARKER"
 #: What the session of a named app is called: this and the name.
 SESSION_PREFIX = "dev_server_"
 

@@ -15,7 +15,7 @@ import json
 
 from devsup import identity, masking, system
 from devsup.filenames import native_all, portable_all
-from devsup.models import Identity
+from devsup.models import MARKER, Identity
 from devsup.records import Record
 from devsup.system import ProcessInfo
 
@@ -42,8 +42,6 @@ __all__ = [
     "show",
 ]
 
-#: The environment variable that guards, servers and all their descendants carry.
-MARKER = "DEVSUP_MARKER"
 _PREFIX = f"{MARKER}=".encode()
 
 #: Programs that a dev server may start, that detach themselves, and that other projects share: ending them

@@ -98,12 +98,15 @@ WITHOUT = {
     "status": "apps.detect guard logs supervisor.start supervisor.stop shutdown",
     "url": "apps.detect guard logs supervisor.start supervisor.stop shutdown",
     "logs": "apps.detect guard logs.errors logs.grep supervisor.start supervisor.stop shutdown",
-    "wait": "apps.detect guard.loop supervisor.start supervisor.stop shutdown",
+    "wait": "apps.detect guard.loop logs supervisor.start supervisor.stop shutdown",
     "stop": "apps.detect supervisor.start logs",
     "start": "supervisor.stop shutdown",
     "restart": "supervisor.start",
     "version": "registry supervisor",
 }
+
+#: What a start may do without that finds its server, as most do.
+FOUND = "bounds guard locks logs ports supervisor.making supervisor.preflight supervisor.ready tree"
 
 #: What reads and checks a configuration; only for a file that has changed.
 CHECKERS = {"devsup.config.check", "devsup.config.model", "devsup.config.values", "devsup.config.lines"}
@@ -120,6 +123,14 @@ def test_the_hot_lane_loads_what_its_list_allows(devsup: Devsup, project: Path) 
             assert not {"devsup.cli.app", "devsup.cli.screen"} & own
             assert not {f"devsup.{name}" for name in WITHOUT[argv[0]].split()} & own, argv
     assert devsup("list", "--json").data["servers"] == []
+
+
+def test_a_start_that_finds_its_server_loads_nothing_to_make_one(devsup: Devsup, project: Path) -> None:
+    start = ["start", "web", "--json", "--", *server_argv("web", "--port", free_port())]
+    assert "devsup.supervisor.making" in loaded(start, project)[0]
+    own, _ = loaded(start, project)
+    assert not {f"devsup.{name}" for name in FOUND.split()} & own
+    assert devsup("stop", "web").code == 0
 
 
 def test_a_configuration_is_paid_for_once(devsup: Devsup, project: Path) -> None:

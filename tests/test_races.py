@@ -53,7 +53,7 @@ SOON = 18.0
 AT_ONCE = 4.0
 
 #: The steps on a start's way, each before what it names. The caller's first, then its guard's.
-BEFORE_RESERVING = ("command", "Starter._reserve > Transactions._transact: execute")
+BEFORE_RESERVING = ("command", "Making._reserve > Transactions._transact: execute")
 BEFORE_WRITING_THE_JOB = ("command", "launch_guard > write: rename")
 BEFORE_SPAWNING = ("command", "spawn: posix_spawn")
 BEFORE_CLAIMING = ("guard", "claim: execute")

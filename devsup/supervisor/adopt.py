@@ -22,9 +22,8 @@ from devsup.errors import DevsupError, NameTaken, NotFound, NotOurs, UsageError
 from devsup.models import ADOPTED, NO_GUARD, Row, StartResult, State
 from devsup.paths import ensure_home
 from devsup.registry import FolderBusy, PortLeased, Registry, SessionBusy
-from devsup.supervisor import preflight, targets
-from devsup.supervisor.launching import session_lock
-from devsup.supervisor.view import Life, life, server_of
+from devsup.supervisor import preflight, sessions, targets
+from devsup.supervisor.view import OVER, Life, life, server_of
 from devsup.supervisor.waiting import pause
 
 TYPE_CHECKING = False
@@ -94,7 +93,7 @@ def adopt(supervisor: Supervisor, target: str, *, owner: str, name: str | None) 
 
 def _known(supervisor: Supervisor, found: targets.Target, began: float) -> StartResult:
     alive = Life.ENDED if found.ended else life(found.row)
-    if alive in (Life.ENDED, Life.DEAD):
+    if alive in OVER:
         if found.text.startswith(":"):
             raise NotFound(f"nobody listens on port {found.text[1:]}", hint="devsup list --everywhere")
         raise _gone(int(found.text))
@@ -179,10 +178,10 @@ def _record(
         return (lock and lock["log"]) or own
 
     scope = identity.here().key
-    guarded = session_lock(supervisor.home, scope, plan.project, plan.session, purpose="adopt")
+    guarded = sessions.hold(supervisor.home, scope, plan.project, plan.session, purpose="adopt")
     deadline = time.monotonic() + _LOCK_TIMEOUT
     try:
-        while not guarded.try_acquire():
+        while not sessions.try_hold(supervisor.home, guarded):
             if time.monotonic() >= deadline:
                 raise guarded.timed_out()
             pause(deadline)

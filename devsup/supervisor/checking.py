@@ -15,7 +15,7 @@ from devsup.errors import UsageError
 from devsup.guard import job as jobs
 from devsup.logs.errors import collect
 from devsup.models import CheckResult, Row, State
-from devsup.supervisor.view import Life, server_of
+from devsup.supervisor.view import OVER, Life, server_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def check(
         if has_log:
             _settle(row.log, before, failed=(http["status"] or 500) >= 500, deadline=deadline, rest=rest)
     if has_log:
-        over = alive in (Life.ENDED, Life.DEAD)
+        over = alive in OVER
         page = collect(row.log, offset, generation=row.generation, root=row.cwd, ended=over, whole=True)
         errors, cursor = page.errors or [], page.next_cursor
     else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from devsup.guard import job as jobs
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +48,11 @@ def notes(
     ignored = ["--env"] if env else []
     # What tells the configuration of this app from another, where this is its own server.
     mark: str | None = plan.policy.get("config") if row.session == plan.session else None
-    # Read once, and only where there is something to compare it with.
-    job = jobs.find(home.job(row.id)) if policy or mark is not None else None
+    job = None
+    if policy or mark is not None:  # else there is nothing to compare it with
+        from devsup.guard import job as jobs
+
+        job = jobs.find(home.job(row.id))
     if job is not None:
         ignored += [
             flag for key, flag in _FLAGS.items() if key in policy and job.policy.get(key) != policy[key]

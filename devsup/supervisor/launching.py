@@ -14,7 +14,6 @@ from devsup.apps.presets import KINDS
 from devsup.guard import job as jobs
 from devsup.guard.job import Job
 from devsup.guard.spawn import ADOPT, Hearing, spawn
-from devsup.locks import ProcessLock
 from devsup.tree import MARKER, Marker
 
 TYPE_CHECKING = False
@@ -24,22 +23,14 @@ if TYPE_CHECKING:
 
     from devsup.apps.commands import Plan
     from devsup.fleet.membership import Membership
-    from devsup.locks import Hold
     from devsup.models import Row
     from devsup.paths import Home
     from devsup.registry import Registry
 
-__all__ = ["launch_guard", "session_lock", "tidy"]
+__all__ = ["launch_guard", "tidy"]
 
 #: Generations of a session whose logs are kept.
 KEPT_LOGS = 3
-
-
-def session_lock(home: Home, scope: str, project: str, session: str, *, purpose: str) -> Hold:
-    """Return a hold, not yet taken, of the lock under which servers of this session are made."""
-    path = home.session_lock(scope, project, session)
-    # The last: a program that embeds us may hold locks of its own.
-    return ProcessLock(path, name=f"{session} in {project}", last=True).write(purpose=purpose)
 
 
 def launch_guard(

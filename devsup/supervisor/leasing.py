@@ -22,7 +22,7 @@ from devsup.fleet.membership import Mine
 from devsup.redis import leases
 from devsup.redis.connection import Client
 from devsup.redis.leases import Granted, Held
-from devsup.supervisor.view import Life, life
+from devsup.supervisor.view import OVER, life
 from devsup.system.alarm import boottime
 
 TYPE_CHECKING = False
@@ -126,7 +126,7 @@ class Leasing:
         token, row = self._asked
         try:
             now = self.registry.row(row.id)
-            if now is not None and life(now) not in (Life.DEAD, Life.ENDED):
+            if now is not None and life(now) not in OVER:
                 return  # its guard has it
             self._asked = None
             with client(self.fleet, _LAST_TIMEOUT) as redis:
@@ -160,7 +160,7 @@ class Leasing:
             return False
         row = self.registry.row(holder.server)
         if row is not None:
-            return row.id == ends or life(row) in (Life.DEAD, Life.ENDED)
+            return row.id == ends or life(row) in OVER
         # What is not known here may live elsewhere: copies of one machine all have its place.
         return holder.server in self.cleared or bool(self.registry.ended(id=holder.server, limit=1))
 

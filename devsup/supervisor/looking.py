@@ -16,7 +16,7 @@ from devsup.models import CheckResult, LockList, LogPage, Row, ServerList, Start
 from devsup.paths import Home, find_home
 from devsup.registry import Registry
 from devsup.supervisor import loops
-from devsup.supervisor.view import Life, Sockets, life, server_of, trouble
+from devsup.supervisor.view import OVER, Life, Sockets, life, server_of, trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class Looking:
         found, alive = self._find(target)
         server = server_of(found.row, alive)
         name = server.app or server.session
-        if alive in (Life.ENDED, Life.DEAD):
+        if alive in OVER:
             raise NotFound(
                 f"`{server.session}` does not run ({server.state.value})", hint=f"devsup restart {name}"
             )
@@ -276,7 +276,7 @@ class Looking:
         ticker = Ticker(on_progress)
         if gone:
             row, alive = ready.follow_down(registry, row, alive, deadline=began + timeout, ticker=ticker)
-        elif alive in (Life.ENDED, Life.DEAD):
+        elif alive in OVER:
             raise NotFound(
                 f"`{row.session}` does not run ({server_of(row, alive).state.value})",
                 hint=f"devsup restart {row.app or row.session}",

@@ -20,7 +20,7 @@ from devsup.errors import Busy, DevsupError, LockTimeout, NotFound, NotOurs
 from devsup.models import State, StopClaim
 from devsup.registry import Registry
 from devsup.supervisor import loops
-from devsup.supervisor.view import Life, life, server_of, whose
+from devsup.supervisor.view import OVER, Life, life, server_of, whose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class InFlight:
     def _find(self) -> tuple[Row, Life]:
         found, alive = self._supervisor._find(self._target)  # noqa: SLF001 - the two modules are one
         row, name = found.row, found.row.app or found.row.session
-        if alive in (Life.ENDED, Life.DEAD):
+        if alive in OVER:
             raise NotFound(f"`{row.session}` does not run", hint=f"devsup restart {name}")
         if row.state is State.STOPPING and row.stop is None:  # its guard ends it: its time is over, say
             raise Busy(

@@ -10,7 +10,7 @@ from devsup import identity
 from devsup.apps import commands
 from devsup.errors import NotFound
 from devsup.registry import Registry
-from devsup.supervisor.view import Life, life
+from devsup.supervisor.view import OVER, life
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def _running(supervisor: Supervisor, name: str | None) -> Row | None:
         (
             row
             for row in rows
-            if name is not None
-            and name in (row.app, row.session)
-            and life(row) not in (Life.DEAD, Life.ENDED)
+            if name is not None and name in (row.app, row.session) and life(row) not in OVER
         ),
         None,
     )

@@ -14,7 +14,7 @@ from devsup.errors import NotFound, UsageError
 from devsup.models import ADOPTED, LogPage, Row
 from devsup.records import Record
 from devsup.registry import Registry
-from devsup.supervisor.view import Life, life
+from devsup.supervisor.view import OVER, Life, life
 from devsup.supervisor.waiting import Changes
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ def read_page(
         )
     waited = False
     while True:
-        page = _page(home, row, wanted, ended=alive in (Life.ENDED, Life.DEAD))
+        page = _page(home, row, wanted, ended=alive in OVER)
         something = page.text or page.errors or page.ended or page.reset
         left = deadline - time.monotonic()
         if something or left <= 0:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import time
 
-from devsup import identity, logs
+from devsup import identity
 from devsup.errors import ExitedEarly, InternalError, NotReady, StoppedMeanwhile
 from devsup.models import Row, StartResult, State
-from devsup.supervisor.view import Life, life, server_of, trouble
+from devsup.supervisor.view import OVER, Life, life, server_of, trouble
 from devsup.supervisor.waiting import Changes, pause
 
 TYPE_CHECKING = False
@@ -44,6 +44,8 @@ _LAST_EVENTS = 200
 
 def tail(path: str) -> str:
     """Return the end of a log as errors carry it."""
+    from devsup import logs  # only what goes wrong has a log to show
+
     return logs.tail_text(path)
 
 
@@ -140,7 +142,7 @@ def follow_down(
     :raises NotReady: it still runs at the deadline
     """
     changes = Changes(registry.home)
-    while alive not in (Life.ENDED, Life.DEAD):
+    while alive not in OVER:
         if time.monotonic() >= deadline:
             raise NotReady(
                 f"`{row.session}` still runs ({row.state.value})",
@@ -256,6 +258,8 @@ def _gave_up(row: Row) -> str:
 
 
 def _cause(row: Row, text: str, failures: Sequence[Sequence[str]] | None) -> str | None:
+    from devsup import logs
+
     known = _failures_of(row.kind) if failures is None else failures
     # The end first, since a server that was run again has what ended it before in the same log; then further
     # up: the stack of Node.js may be longer than the end.

@@ -18,7 +18,7 @@ from devsup.guard.spawn import LOOK
 from devsup.models import Identity, StartResult, StopClaim
 from devsup.registry import Registry
 from devsup.supervisor import ready
-from devsup.supervisor.view import Life, life, server_of, whose
+from devsup.supervisor.view import OVER, Life, life, server_of, whose
 from devsup.supervisor.waiting import Ticker
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ def restart(
         raise NotOurs(
             f"`{row.session}` belongs to {whose(row)}", hint=f"devsup status {row.app or row.session}"
         )
-    refusal = refuse(row) if refuse is not None and alive not in (Life.ENDED, Life.DEAD) else None
+    refusal = refuse(row) if refuse is not None and alive not in OVER else None
     if refusal is not None:
         raise refusal
     registry = Registry(supervisor.home)

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.tree import Tree
 
-__all__ = ["Life", "Sockets", "life", "server_of", "tree_of", "trouble", "whose"]
+__all__ = ["OVER", "Life", "Sockets", "life", "server_of", "tree_of", "trouble", "whose"]
 
 
 class Life(Enum):
@@ -30,6 +30,10 @@ class Life(Enum):
     DEAD = "dead"  # nobody of it is left, and nobody wrote that down
     ENDED = "ended"  # its end stands in the row
     FOREIGN = "foreign"  # of another machine or pid namespace: nothing can be said
+
+
+#: What is no server any more.
+OVER = (Life.DEAD, Life.ENDED)
 
 
 def tree_of(row: Row) -> Tree:

@@ -18,7 +18,7 @@ from devsup.fleet import note
 from devsup.masking import brief, quoted
 from devsup.models import Row, State, Story, StoryEntry
 from devsup.registry import Registry
-from devsup.supervisor.view import Life, life, server_of, whose
+from devsup.supervisor.view import OVER, Life, life, server_of, whose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def why(supervisor: Supervisor, target: str) -> Story:
     entries, following = _of_server(supervisor, registry, found.row, alive)
     row = found.row
     wanted = port or row.port or row.asked_port
-    if alive in (Life.ENDED, Life.DEAD) and wanted is not None:
+    if alive in OVER and wanted is not None:
         holder = ports.holder(wanted, registry.rows(scope=identity.here().key))
         if holder is not None:
             now = iso(now_ms())
@@ -78,7 +78,7 @@ def _of_server(
     if not any(one.type in ("started", "adopted") for one in events[-_EVENTS:]):
         text = f"started by {row.owner or 'somebody'}: `{brief(masking.shown(row.command))}` in `{row.cwd}`"
         entries.insert(0, StoryEntry(iso(row.started_at), text, "history"))
-    ended = alive in (Life.ENDED, Life.DEAD)
+    ended = alive in OVER
     if server.state in (State.CRASHED, State.EXITED, State.UNHEALTHY, State.STARTING, State.LOST):
         entries += _log(row, ended=ended)
     entries.append(StoryEntry(iso(now_ms()), _state(row, server, alive), "system"))
@@ -165,7 +165,7 @@ def _next(supervisor: Supervisor, row: Row, server: Server, alive: Life) -> str:
     name, say = quoted(row.app or row.session), f"devsup {there}"
     if alive is Life.FOREIGN:
         return "devsup list --everywhere"
-    if alive in (Life.ENDED, Life.DEAD):
+    if alive in OVER:
         failed = server.state in (State.CRASHED, State.LOST)
         if failed and os.path.isfile(row.log):
             return f"{say}logs {name} --errors"
