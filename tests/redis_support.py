@@ -215,7 +215,7 @@ class RedisServer:
         """The address of its Unix socket, with the password where it has one."""
         return f"unix://{f':{self.password}@' if self.password else ''}{self.socket}"
 
-    def client(self, db: int = 0) -> redis.Redis:
+    def client(self, db: int = 0, protocol: int = 3) -> redis.Redis:
         """Return redis-py's client, without retries, over the Unix socket: it gets through without TCP."""
         import redis
         from redis.backoff import NoBackoff
@@ -225,6 +225,7 @@ class RedisServer:
             unix_socket_path=str(self.socket),
             password=self.password,
             db=db,
+            protocol=protocol,
             decode_responses=True,
             socket_timeout=_PATIENCE,
             retry=Retry(NoBackoff(), 0),

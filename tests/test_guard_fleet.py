@@ -28,7 +28,7 @@ from devsup.paths import Home, ensure_home
 from devsup.registry import public, recovery
 from devsup.system.alarm import Alarm, boottime
 from tests.guarding import FLEET, SLOW, STUBBORN, UP, Host, ask, send
-from tests.redis_support import swallowing
+from tests.redis_support import Proxy, swallowing
 from tests.registry_child import make_row
 from tests.support import free_port, server_argv, wait_until
 
@@ -182,6 +182,84 @@ def test_a_server_is_on_the_list_with_its_url_and_then_is_not(host: Host, client
     assert "cannot" not in host.log()
 
 
+def test_an_exclusive_server_is_ready_after_two_round_trips(
+    leftovers: Leftovers, temporary: Path, shared_redis: RedisServer, client: redis.Redis
+) -> None:
+    """Its guard says everything with its greeting, and then what has changed."""
+    port = free_port()
+    with Proxy(shared_redis.port) as proxy:
+        host = Host("elm", temporary, proxy.url, leftovers)
+        server = host.start(*server_argv("web", "--port", port), client=client, port=port, ttl=300)
+        server.published(client, "ready")
+        wait_until(lambda: server.lease(client)["url"])
+        server.entry(client)
+        assert (proxy.round_trips <= 2, proxy.connections) == (True, 1)
+        answer = ask(client, server)  # it hears of it though it was never asked to look
+        assert answer is not None
+        assert answer["outcome"] == "stopped"
+        server.ended()
+
+
+#: A Redis that knows no HELLO, and so has no pushes.
+NO_HELLO = {"rename-command": 'HELLO ""'}
+#: A guard that does not go to its Redis before the file `go` is there, and tells by `said` what it did.
+LATE = """
+import time
+from devsup.guard.fleet import Fleet
+connect, introduce = Fleet._connect, Fleet._introduce
+def late(self, now):
+    while not os.path.exists(FOLDER + "/go"):
+        time.sleep(0.01)
+    connect(self, time.monotonic())
+def told(self):
+    open(FOLDER + "/said", "w").close()
+    return introduce(self)
+Fleet._connect, Fleet._introduce = late, told
+"""
+
+
+@pytest.mark.parametrize(
+    ("channels", "config"), [("allchannels", {}), ("allchannels", NO_HELLO), ("resetchannels", NO_HELLO)]
+)
+def test_mail_that_lies_there_before_the_guard_is_heard_is_read(
+    leftovers: Leftovers, temporary: Path, redis_server: RedisServer, channels: str, config: dict[str, str]
+) -> None:
+    """Whatever is refused of its first words: without HELLO, SUBSCRIBE is the last that is done."""
+    redis_server.start(acl=(f"ann on >geheim ~* +@all {channels}",), config=config)
+    host = Host("elm", temporary, f"redis://ann:geheim@127.0.0.1:{redis_server.port}", leftovers)
+    client = redis_server.client(protocol=2)
+    server = host.start(client=client, ttl=300, code=LATE)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(ask, redis_server.client(protocol=2), server)
+        wait_until(lambda: client.exists(keys.mail(FLEET, server.id)))
+        (host.folder / "go").touch()
+        assert without_ms(asked.result(30)) == SEEN
+    server.ended()
+    assert (host.folder / "said").exists()
+    assert "cannot be reached" not in host.log()
+    wait_until(lambda: server.entry(client) is None)
+    assert server.lease(client) == {}
+
+
+def test_what_ends_before_redis_has_answered_is_not_on_the_list_afterwards(
+    leftovers: Leftovers, temporary: Path, redis_server: RedisServer
+) -> None:
+    """What the guard says of the end comes after what it said of the beginning."""
+    client = redis_server.start().client()
+    with Proxy(redis_server.port) as proxy:
+        host = Host("elm", temporary, proxy.url, leftovers)
+        server = host.start(client=client, ttl=300, code=LATE)
+        redis_server.pause()
+        (host.folder / "go").touch()
+        wait_until((host.folder / "said").exists)
+        server.stop()
+        redis_server.resume()
+        wait_until(lambda: server.lease(client) == {})
+        time.sleep(0.2)  # nothing comes after it
+        assert (server.lease(client), server.entry(client)) == ({}, None)
+        assert proxy.connections == 1  # of two, one may be faster than the other
+
+
 def test_each_change_is_published_also_over_a_restart(host: Host, client: redis.Redis) -> None:
     """What the guard knows of Redis it knows from its environment, which its server never sees."""
     show = f"import os, signal\nprint(sorted(os.environ))\n{UP}\nsignal.pause()"
@@ -216,23 +294,22 @@ def test_a_guard_that_takes_over_goes_on_with_the_lease(host: Host, client: redi
     wait_until(lambda: server.entry(client) is None and server.lease(client) == {})
 
 
-@pytest.mark.parametrize("rule", ["resetchannels +@all", "allchannels +@all -hello"])
+@pytest.mark.parametrize(("channels", "config"), [("resetchannels", {}), ("allchannels", NO_HELLO)])
 def test_without_pub_sub_mail_is_looked_for_at_each_beat(
-    leftovers: Leftovers, temporary: Path, redis_server: RedisServer, rule: str
+    leftovers: Leftovers, temporary: Path, redis_server: RedisServer, channels: str, config: dict[str, str]
 ) -> None:
-    """An access rule leaves the channels out, or all that is newer than RESP2."""
-    redis_server.start(acl=(f"ann on >geheim ~* {rule}",))
+    """An access rule leaves the channels out, or it speaks nothing newer than RESP2."""
+    redis_server.start(acl=(f"ann on >geheim ~* +@all {channels}",), config=config)
     host = Host("elm", temporary, f"redis://ann:geheim@127.0.0.1:{redis_server.port}", leftovers)
-    client = redis_server.client()
+    client = redis_server.client(protocol=2)
     server = host.start(client=client, ttl=1.5)
     server.published(client, "running")
     server.renewed()
     answer = ask(client, server)
     assert answer is not None
     assert answer["outcome"] == "stopped"
-    assert ("mail is looked for at each beat" in host.log()) == (
-        "channels +@all" in rule and "hello" not in rule
-    )
+    assert ("mail is looked for at each beat" in host.log()) == (not config)
+    assert "cannot be reached" not in host.log()
     assert "geheim" not in host.log()
     server.ended()
 

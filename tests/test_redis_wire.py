@@ -359,6 +359,39 @@ def test_a_pipeline_with_all_that_goes_before_it_is_one_round_trip(shared_redis:
             assert (proxy.round_trips, proxy.connections) == (2, 1)
 
 
+def test_what_is_to_be_said_first_goes_with_the_greeting(shared_redis: RedisServer) -> None:
+    """It is asked for when that goes out; what is said before the answer does not wait for it either."""
+    asked: list[bool] = []
+
+    def first() -> list[tuple[str, ...]]:
+        asked.append(connection.is_up)
+        return [("CLIENT", "GETNAME"), ("SUBSCRIBE", "mail")]
+
+    with Proxy(shared_redis.port) as proxy:
+        connection = Connection(parse(f"{proxy.url}/3"), name="first", first=first)
+        connection.send(("ECHO", "a"))
+        assert asked == []
+        while not asked:
+            assert connection.advance() == []
+        if not connection.is_up:
+            connection.send(("ECHO", "b"))
+        found = drive(connection, lambda all_: len(all_) == 4)
+        assert (asked, found) == ([False], ["first", ["subscribe", "mail", 1], "a", "b"])
+        assert proxy.round_trips <= 2
+        connection.close()
+
+
+def test_what_is_said_with_a_greeting_that_is_refused_is_one_failure(redis_server: RedisServer) -> None:
+    redis_server.start(password="s3cret")
+    for login, words in ((":wr0ng@", "it refuses this user or password"), ("", "it wants a password")):
+        address = parse(f"redis://{login}127.0.0.1:{redis_server.port}")
+        connection = Connection(address, first=lambda: [("SET", "a", 1), ("PING",)])
+        assert drive(connection, bool) == []
+        assert connection.closed_why == words
+    with redis_server.client() as client:
+        assert not client.exists("a")
+
+
 def test_more_than_the_buffers_hold_goes_both_ways_at_once(shared_redis: RedisServer) -> None:
     """A client that first sends all and then reads would wait for a server that waits for it."""
     text = "x" * 200_000

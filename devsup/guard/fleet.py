@@ -109,7 +109,12 @@ class Fleet:
         #: When the connection was begun; it has as long to come up as an answer.
         self._connected_at = 0.0
         self._was_up = False
+        self._has_greeted = False
+        #: Whether a message wakes this guard when there is mail.
         self._hears = False
+        #: Whether what there is to say goes with the next greeting; it does once, where the same address has
+        #: just let in who took the lease: what is refused is to be refused before anything is done.
+        self._is_eager = mine is not None and not charge.adopt
         self._pending: list[_Sent] = []
         self._outgoing: list[tuple[Any, ...]] = []
         self._trip = 0.0
@@ -189,7 +194,8 @@ class Fleet:
             self._fail(f"{connection.waits_for} within {self._patience:.1f} s")
         elif not self._was_up:
             self._was_up = True
-            self._greet()
+            if not self._has_greeted:
+                self._greet(hears=connection.protocol != 2)
         elif self.due is not None and now >= self.due:
             self._say_all()
         elif self._has_changed():
@@ -220,8 +226,9 @@ class Fleet:
     def _connect(self, now: float) -> None:
         assert self._address is not None
         self._connected_at = now
-        self._was_up = self._hears = False
-        self._connection = Connection(self._address, name=f"devsup-guard-{self._charge.job.id}")
+        self._was_up = self._has_greeted = self._hears = False
+        first, self._is_eager = self._introduce if self._is_eager else None, False
+        self._connection = Connection(self._address, name=f"devsup-guard-{self._charge.job.id}", first=first)
         self._see_closed()
 
     def _connect_once_more(self) -> None:
@@ -267,15 +274,19 @@ class Fleet:
 
     # -- what is said ------------------------------------------------------------------------------
 
-    def _greet(self) -> None:
-        """Ask to be woken by mail, then say everything and look for what came before."""
-        assert self._connection is not None
-        self._hears = self._connection.protocol != 2
-        if self._hears:
-            self._send("subscribe", ("SUBSCRIBE", keys.mail(self._member.name, self._charge.job.id)))
+    def _greet(self, *, hears: bool) -> None:
+        """Say everything; where it ``hears`` of mail, ask for that and then look for what came before."""
+        self._has_greeted, self._hears = True, hears
         self._say_all()
-        if self._hears:
+        if hears:
+            self._send("subscribe", ("SUBSCRIBE", keys.mail(self._member.name, self._charge.job.id)))
             self._mail.take()
+
+    def _introduce(self) -> list[tuple[Any, ...]]:
+        """Return what goes with the greeting, by which nobody has said yet that he speaks RESP3."""
+        self._greet(hears=True)
+        commands, self._outgoing = self._outgoing, []
+        return commands
 
     def _say_all(self) -> None:
         """Renew the lease, say that the server is there, look for mail where nobody would wake this guard."""
@@ -345,12 +356,13 @@ class Fleet:
     # -- what is heard -----------------------------------------------------------------------------
 
     def _hear(self, replies: list[object]) -> None:
+        connection = self._connection
         for reply in replies:
             if isinstance(reply, Push):
                 self._hear_push(reply)
             elif self._pending:
                 self._hear_reply(self._pending.pop(0), reply)
-            if self._connection is None:
+            if self._connection is not connection:
                 return
         self._see_closed()
 
@@ -369,6 +381,12 @@ class Fleet:
                 say(f"mail is looked for at each beat: {reply}")
             else:
                 self._fail(str(failed(self._address, reply)))
+            return
+        if sent.what == "subscribe":
+            # No push: that is RESP2, and of anything but channels this connection hears no more. What comes
+            # after it was not done; what came before is said once more.
+            self._close()
+            self._connect(time.monotonic())
             return
         if sent.what == "renew":
             assert self.lease is not None
@@ -397,7 +415,8 @@ class Fleet:
         Where not ``is_over``, something of the server is left: only the answers go out.
         """
         try:
-            if self._connection is None or not self._connection.is_up:
+            # What was said on this one must not come after what is said now on another.
+            if self._connection is None or not (self._connection.is_up or self._has_greeted):
                 self._connect_once_more()
             if self._connection is not None:
                 self._say_goodbye(state, ended, reason=reason, is_over=is_over)

@@ -26,7 +26,7 @@ from devsup.redis.resp import PENDING, ErrorReply, Parser, ProtocolError, Push, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Self
 
     from devsup.errors import FleetUnreachable
@@ -66,10 +66,18 @@ class Connection:
     up is kept, and sent once the server has agreed to user, password and database.
 
     ``eager`` sends it together with those, which saves a round trip: where they are refused and the server
-    lets strangers in, it may have done it all the same, for its default user or in its first database.
+    lets strangers in, it may have done it all the same, for its default user or in its first database. So
+    does ``first``, which is asked for what to send before all else, in the moment in which that goes out.
     """
 
-    def __init__(self, address: Address, *, name: str | None = None, eager: bool = False) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        name: str | None = None,
+        eager: bool = False,
+        first: Callable[[], Sequence[Command]] | None = None,
+    ) -> None:
         self._address = address
         self._cause: Cause | None = None
         self._parser = Parser()
@@ -77,7 +85,8 @@ class Connection:
         self._queued = bytearray()
         self._greeting: list[str] = []
         self._name = name
-        self._eager = eager
+        self._eager = eager or first is not None
+        self._first = first
         self._socket: _socket.socket | None = None
         self._tls: Channel | None = None
         self._lookup: Lookup | None = None
@@ -160,7 +169,7 @@ class Connection:
     def send(self, *commands: Command) -> None:
         """Send ``commands``, or keep them until it is up; once closed they are forgotten."""
         data = b"".join(map(encode, commands))
-        if self._state == _UP:
+        if self._state == _UP or (self._state == _GREETING and self._eager):
             self._out += data
             try:
                 self._flush()
@@ -260,6 +269,8 @@ class Connection:
             hello.append(("SELECT", ("SELECT", address.db)))
         self._greeting = [what for what, _ in hello]
         self._out += b"".join(encode(command) for _, command in hello)
+        if self._first is not None:
+            self._out += b"".join(map(encode, self._first()))
         self._state = _GREETING
         if self._eager:
             self._release()
