@@ -20,9 +20,9 @@ def run(copy: Installed, rounds: int) -> list[Figure]:
     del rounds
     words = ("start", "web", "--port", str(FIRST_PORT), "--json", "--", sys.executable, WEB)
     guard = json.loads(copy.devsup(*words).out)["data"]["server"]["guard_pid"]
-    before, cpu_before = switches_of(guard), cpu_of(guard)
+    before, cpu_before = wakeups_of(guard), cpu_of(guard)
     select.select([], [], [], WATCHED)
-    wakeups = (switches_of(guard) - before) * 60 / WATCHED
+    wakeups = (wakeups_of(guard) - before) * 60 / WATCHED
     cpu = (cpu_of(guard) - cpu_before) * 60 / WATCHED
     resident, private = memory_of(guard)
     copy.devsup("stop", "web", "--json")
@@ -41,10 +41,10 @@ def memory_of(pid: int) -> tuple[float, float]:
     return rollup["Rss"] / 1024, (rollup["Private_Clean"] + rollup["Private_Dirty"]) / 1024
 
 
-def switches_of(pid: int) -> int:
-    """Return how often a process has gone to sleep, or was made to."""
+def wakeups_of(pid: int) -> int:
+    """Return how often a process has gone to sleep by itself: to make way for another one wakes nobody."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+    return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
 
 def cpu_of(pid: int) -> float:
