@@ -26,6 +26,7 @@ from devsup.guard.charge import Charge
 from devsup.guard.children import Exit
 from devsup.guard.health import Health
 from devsup.guard.lifetimes import ASKED, IDLE, IN_FLIGHT, LOST, PARENT, TTL, Lifetimes
+from devsup.guard.pace import Pace
 from devsup.guard.spawn import ADOPT
 from devsup.guard.table import TRANSITIONS, Happening
 from devsup.guard.talk import Caller, Signals
@@ -69,6 +70,7 @@ class Guard:
         self.caller = Caller()
         self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log), policy=job.policy)
         self.timers = Timers()
+        self.pace = Pace(say)
         self.health = Health(job)
         self.lifetimes = Lifetimes(self.charge, self.book, self.health, self.timers)
         self.backoff = Backoff()
@@ -155,16 +157,22 @@ class Guard:
     def _timeout(self) -> float | None:
         """Milliseconds until something is due; None for ever."""
         charge = self.charge
-        if self.signals.stop or self.signals.look:  # what failed in the turn before is tried again
-            return 0.0
-        times = [charge.watch.due, self.book.due, self.bounding.due]
-        times += [self.timers.due, self.health.due]
-        times.append(self.fleet.wakes_at if self.fleet is not None else None)
-        times += settling.due(charge)
-        due = [when for when in times if when is not None]
+        now = time.monotonic()
+        moments = {
+            # What failed in the turn before is tried again.
+            "signal": now if self.signals.stop or self.signals.look else None,
+            "watch": charge.watch.due,
+            "registry": self.book.due,
+            "log": self.bounding.due,
+            "timers": self.timers.due,
+            "health": self.health.due,
+            "fleet": self.fleet.wakes_at if self.fleet is not None else None,
+            "settling": min(settling.due(charge), default=None),
+        }
         if not system.CAPABILITIES.pidfd or charge.hears_of_nobody():
-            due.append(time.monotonic() + _UNTOLD)
-        return max(0.0, min(due) - time.monotonic()) * 1e3 + 1 if due else None
+            moments["untold"] = now + _UNTOLD
+        seconds = self.pace.sleep(moments, time.monotonic())
+        return seconds * 1e3 + 1 if seconds is not None else None
 
     def _see_leader(self) -> None:
         charge = self.charge
