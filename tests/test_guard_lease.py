@@ -402,6 +402,7 @@ class Watch:
 
     def __init__(self, server: Guarded) -> None:
         self.server = server
+        self.guard = server.guard
         self.process = psutil.Process(server.pid)
         self.until = 0.0
         self.gone = 0.0
@@ -466,6 +467,25 @@ def test_a_registry_that_is_locked_is_no_reason_to_be_late(hosts: Hosts) -> None
         other.execute("ROLLBACK")
     assert gone < until
     assert server.ended().reason == "lease_lost"
+
+
+def test_a_locked_registry_makes_no_end_late_that_is_asked_for_shortly_before(hosts: Hosts) -> None:
+    """The guard cannot read who asks, nor write that it ends; it must not wait too long for either."""
+    host = hosts.host()
+    server = host.start(STUBBORN, client=hosts.client, ttl=4, on_lost="stop")
+    server.published(hosts.client, "running")
+    watch = Watch(server)
+    with closing(sqlite3.connect(host.home.registry, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with open(host.home.registry_lock, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            hosts.proxy.refuse()
+            wait_until(lambda: (note.left(host.home, server.id) or 0) < 2, pause=0.002)
+            os.kill(watch.guard, signal.SIGTERM)  # a third of the lease before its end would begin
+            until, gone = watch.result()
+        other.execute("ROLLBACK")
+    assert gone < until
+    assert server.ended().reason == "signal"
 
 
 def test_a_frozen_redis_ends_it_in_time_and_hears_of_that_when_it_goes_on(hosts: Hosts) -> None:

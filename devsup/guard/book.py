@@ -19,9 +19,11 @@ from devsup.models import State
 from devsup.paths import Home
 from devsup.readiness import url_of
 from devsup.registry import Registry, recovery
+from devsup.registry.locking import PATIENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from devsup.guard.charge import Charge
@@ -40,6 +42,9 @@ FAILURES = (DevsupError, sqlite3.Error, OSError)
 _END_PAUSES = (0.1, 0.5, 2.0)
 #: Seconds between tries to write what a registry would not take; they double up to the second number.
 _AGAIN = (0.1, 5.0)
+#: Seconds that a question to the registry may wait at least, and the part of what is left that it may wait at
+#: most, for either of two locks: an end asks three.
+_LEAST, _SHARE = 0.05, 0.25
 #: Later than any time in ms since the epoch.
 _EVER = 1 << 62
 
@@ -50,12 +55,22 @@ class Book:
     def __init__(self, charge: Charge) -> None:
         self.charge = charge
         self.home = Home(charge.job.home)
+        #: Gives the seconds that there are for all that is still to be done; None where nothing presses.
+        self.left: Callable[[], float] | None = None
         # Named here so that it is loaded: a guard may be the first to meet a damaged registry.
-        self.registry = Registry(self.home, rebuild=lambda: recovery.living(self.home))
+        self.registry = Registry(
+            self.home, rebuild=lambda: recovery.living(self.home), patience=self._patience
+        )
         #: What the registry has not taken yet, and when it is asked again.
         self._unwritten: dict[str, Any] = {}
         self._pause = 0.0
         self.due: float | None = None
+
+    def _patience(self) -> float:
+        """Return for how many seconds a question may wait for a registry that somebody has locked."""
+        if self.left is None:
+            return PATIENCE
+        return min(PATIENCE, max(_LEAST, self.left() * _SHARE))
 
     def write(self, **fields: Any) -> None:
         """Have the registry take ``fields``, and what it has not taken before; it is asked until it does."""
@@ -136,7 +151,8 @@ class Book:
     def finish(
         self, state: State, left: Exit, *, ended: Ended | None, reason: str, by: str | None, keep: bool
     ) -> None:
-        """Write the end."""
+        """Write the end. Nothing presses any more."""
+        self.left = None
         job, outcome = self.charge.job, _plain(ended)
         # Before the row: killed in between, a row without a job is found dead by the next command, but nobody
         # would look for a job without a row.

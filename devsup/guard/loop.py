@@ -114,6 +114,7 @@ class Guard:
             from devsup.guard.fleet import join  # loaded by `main`, before anything runs
 
             self.fleet = join(self.charge, self.book, os.environ.get(ADDRESS))
+            self.book.left = self.fleet.patience if self.fleet is not None else None
 
     # -- the loop ------------------------------------------------------------------------------------
 

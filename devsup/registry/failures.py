@@ -47,8 +47,12 @@ class Starved(Exception):
         self.answer = answer
 
 
-def translate(error: sqlite3.Error, home: Home, seen: int) -> Exception:
-    """Return what to raise for `error`; itself where it is a mistake in our statements."""
+def translate(error: sqlite3.Error, home: Home, seen: int, patience: float = PATIENCE) -> Exception:
+    """
+    Return what to raise for `error`; itself where it is a mistake in our statements.
+
+    ``patience`` are the seconds that were waited where somebody else was in the way.
+    """
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         # Raised by the module itself: text in the file that is no text, or a mistake of ours.
@@ -60,7 +64,7 @@ def translate(error: sqlite3.Error, home: Home, seen: int) -> Exception:
         return Damaged(str(error), seen)
     if primary in _WAITED:
         return LockTimeout(
-            f"the registry `{home.registry}` was locked for {PATIENCE:.0f} s",
+            f"the registry `{home.registry}` was locked for {patience:.1g} s",
             hint="try again",
             details={"holder": None, "age_ms": None},
         )

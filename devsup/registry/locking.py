@@ -36,10 +36,12 @@ _LENGTH = 80
 class FileLock:
     """`registry.lock`, open; ``read_only`` where its folder is, and then perhaps without a lock at all."""
 
-    __slots__ = ("_descriptor", "_here", "_home", "read_only", "stamp")
+    __slots__ = ("_descriptor", "_here", "_home", "patience", "read_only", "stamp")
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, patience: float = PATIENCE) -> None:
         self._home = home
+        #: Seconds to wait for it, and then as long for a turn in the database.
+        self.patience = patience
         self.read_only = False
         #: The inode of the database that this file speaks for; None where there never was one.
         self.stamp: int | None = None
@@ -100,7 +102,7 @@ class FileLock:
                 break
             except BlockingIOError:
                 now = time.monotonic()
-                deadline = deadline or now + PATIENCE
+                deadline = deadline or now + self.patience
                 if now > deadline:
                     raise self._timed_out() from None
             except OSError as error:
@@ -154,9 +156,9 @@ class FileLock:
         holders = _holders(self._descriptor)
         who = f" by process {holders[0]}" if holders else ""
         return LockTimeout(
-            f"the registry `{self._home.registry}` was locked{who} for more than {PATIENCE:.0f} s",
+            f"the registry `{self._home.registry}` was locked{who} for more than {self.patience:.1g} s",
             hint="try again: whoever holds it needs milliseconds, or is stopped (Ctrl-Z)",
-            details={"holder": {"pid": holders[0]} if holders else None, "age_ms": int(PATIENCE * 1000)},
+            details={"holder": {"pid": holders[0]} if holders else None, "age_ms": int(self.patience * 1000)},
         )
 
     def close(self) -> None:

@@ -78,19 +78,20 @@ def open_database(
     rebuild: Callable[[], list[Row]],
     warnings: list[str],
     any_thread: bool = False,
+    patience: float = PATIENCE,
 ) -> Database | None:
     """
     Open the registry of `home`; create, migrate or rebuild it first where it needs that.
 
     Returns None to a reader (``write`` false) where nothing was ever started. With ``any_thread`` it is for
-    whichever thread, one at a time.
+    whichever thread, one at a time. ``patience`` is that of its `FileLock`.
     """
     for _ in range(_ROUNDS):
         if not check_home(home):
             if not write and not rebuild():
                 return None
             ensure_home(home)
-        lock, database = FileLock(home), None
+        lock, database = FileLock(home, patience), None
         try:
             lock.share()
             seen = _look(home)
@@ -175,7 +176,7 @@ def _connect(
     try:
         connection = sqlite3.connect(
             uri(home.registry, options),
-            timeout=_TURN if any_thread else PATIENCE,
+            timeout=_TURN if any_thread else lock.patience,
             isolation_level=None,
             uri=True,
             check_same_thread=not any_thread,
@@ -187,7 +188,7 @@ def _connect(
         if connection is not None:
             connection.close()
         if isinstance(error, sqlite3.Error):
-            raise translate(error, home, seen) from error
+            raise translate(error, home, seen, lock.patience) from error
         raise
     return connection
 

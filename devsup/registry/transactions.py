@@ -16,6 +16,7 @@ from devsup.errors import RegistryUnusable
 from devsup.registry._sqlite import sqlite3
 from devsup.registry.codec import Undecodable
 from devsup.registry.failures import Damaged, Starved, translate, unusable
+from devsup.registry.locking import PATIENCE
 from devsup.registry.opening import is_newer, open_database, repair
 
 TYPE_CHECKING = False
@@ -52,8 +53,16 @@ class Transactions:
     #: Whether a connection goes from thread to thread; see `keeping`.
     _any_thread = False
 
-    def __init__(self, home: Home, *, rebuild: Callable[[], list[Row]] | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        rebuild: Callable[[], list[Row]] | None = None,
+        patience: Callable[[], float] | None = None,
+    ) -> None:
         self.home = home
+        #: Asked for each connection: how many seconds it may wait for others.
+        self._patience = patience or _usual
         #: One line for each time that something was wrong with the registry and was put right.
         self.warnings: list[str] = []
         self._rebuild = rebuild or self._from_the_living
@@ -127,6 +136,7 @@ class Transactions:
             rebuild=self._rebuild,
             warnings=self.warnings,
             any_thread=self._any_thread,
+            patience=self._patience(),
         )
         if db is None:
             self._vacant_until = time.monotonic() + _VACANT
@@ -147,7 +157,7 @@ class Transactions:
                 raise
             return answer
         except sqlite3.Error as error:
-            raise translate(error, self.home, db.inode) from error
+            raise translate(error, self.home, db.inode, db.lock.patience) from error
         except Undecodable as error:
             if db.checked or not is_newer(db.connection):
                 raise Damaged(str(error), db.inode) from error
@@ -165,6 +175,10 @@ class Transactions:
 
 
 _BEGIN = {False: "BEGIN", True: "BEGIN IMMEDIATE"}
+
+
+def _usual() -> float:
+    return PATIENCE
 
 
 def _roll_back(db: Database) -> None:
