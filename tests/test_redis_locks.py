@@ -6,6 +6,7 @@ What this kind of lock shares with the others stands in test_locks.py.
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import errno
 import gc
@@ -13,6 +14,7 @@ import os
 import pickle
 import random
 import signal
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ from devsup import aio
 from devsup.errors import FleetUnreachable, LockLost, LockTimeout, MissingDependencies, UsageError
 from devsup.locks import RedisLock, _owner, _redis, _taking
 from devsup.redis import links
+from devsup.redis.address import parse
 from tests.history import Held, faults
 from tests.redis_support import Proxy, RedisServer, server_binaries
 from tests.support import Spawn, free_port, hear, say, wait_until
@@ -143,6 +146,49 @@ def test_a_host_may_be_called_something_else(
         thread.join(20)
     assert "the host `box-7`" in str(other[0])
     assert other[0].details["holder"] == {"pid": os.getpid(), "purpose": "sale", "host": "box-7"}
+
+
+def test_a_host_whose_name_can_be_none_is_told_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch, use: Use
+) -> None:
+    monkeypatch.setenv("DEVSUP_HOST", "box 7")
+    lock = RedisLock(f"redis://127.0.0.1:{free_port()}", "shop")
+    with pytest.raises(UsageError, match="DEVSUP_HOST cannot be a name"):
+        use(lock, 0, lambda _: None)
+
+
+def test_what_another_host_says_of_itself_is_no_command_to_a_terminal(
+    shared_redis: RedisServer, use: Use
+) -> None:
+    with shared_redis.client() as client:
+        said = {"token": "t", "fencing": "1", "pid": "7", "who": ""}
+        client.hset(KEY, mapping=said | {"host": "box\x1b[2J", "purpose": "a\x07\nb"})
+        with pytest.raises(LockTimeout) as caught:
+            use(RedisLock(shared_redis.url, "shop"), 0, lambda _: None)
+        client.delete(KEY)
+    assert "pid 7 (ab), for " in str(caught.value)
+    assert str(caught.value).endswith("on the host `box[2J`")
+    assert caught.value.details["holder"] == {"pid": 7, "purpose": "ab", "host": "box[2J"}
+
+
+def test_a_name_that_is_slow_to_look_up_keeps_nobody_longer_than_told(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def look_up(*_: object) -> list[object]:
+        assert go.wait(20)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", shared_redis.port))]
+
+    monkeypatch.setattr(_socket, "getaddrinfo", look_up)
+    link = links.Link(parse("redis://slow.test"))
+    began = time.monotonic()
+    with pytest.raises(FleetUnreachable, match=r"no answer within 0\.2 s"):
+        link.call(("ECHO", "a"), within=0.2)
+    assert time.monotonic() - began < 5
+    go.set()
+    assert link.call(("ECHO", "a"), within=20) == ["a"]
+    link.close()
 
 
 def test_one_thread_renews_all_that_a_process_holds(shared_redis: RedisServer) -> None:

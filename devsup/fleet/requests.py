@@ -11,6 +11,7 @@ import json
 
 from devsup.fleet import keys
 from devsup.records import Record
+from devsup.redis.hosts import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ __all__ = [
 
 #: Milliseconds that an answer, and a request that is over, wait for a caller that has perhaps been killed.
 _KEPT = 60_000
-#: Letters of a text in a request that count, and seconds of a grace.
-_LONGEST, _MOST_GRACE = 200, 86_400.0
+#: Seconds of a grace that count.
+_MOST_GRACE = 86_400.0
 
 # ARGV: milliseconds until it is over, request, milliseconds for which it can be taken back after that: while
 # it lies there nobody has heard of it. An element is the time until which it may be obeyed, and the request.
@@ -134,15 +135,11 @@ def _stop(fields: dict[str, Any]) -> Stop:
     """Return what is asked, of the types that it must have: it comes from another machine."""
     grace = fields["grace"]
     seconds = None if grace is None else min(max(0.0, float(grace)), _MOST_GRACE)
-    texts = {name: _printable(str(fields[name])) for name in ("id", "server", "by", "owner")}
+    texts = {name: printable(str(fields[name])) for name in ("id", "server", "by", "owner")}
     return Stop(
         **texts, generation=int(fields["generation"]), may_take=fields["may_take"] is True, grace=seconds,
         sweep=fields["sweep"] is True,
     )  # fmt: skip
-
-
-def _printable(text: str) -> str:
-    return "".join(letter for letter in text[:_LONGEST] if letter.isprintable())
 
 
 def answer(fleet: str, request: Stop, seen: dict[str, Any]) -> list[Any]:

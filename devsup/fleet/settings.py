@@ -5,11 +5,9 @@ and the environment.
 
 from __future__ import annotations
 
-import os
-
-from devsup.errors import UsageError
 from devsup.fleet.membership import DEFAULT_NAME, DEFAULT_TTL
 from devsup.records import Record
+from devsup.redis.hosts import HOST, host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HOST", "HOW", "URL", "Settings", "host", "read", "why_not"]
 
-#: The variables that say where Redis is, and what this host is called.
-URL, HOST = "DEVSUP_FLEET", "DEVSUP_HOST"
+#: The variable that says where Redis is.
+URL = "DEVSUP_FLEET"
 #: What a caller without a fleet is told.
 HOW = f"set {URL}=redis://HOST:6379, or write `url` into `[fleet]` of devsup.toml"
-_LONGEST = 63
 
 
 class Settings(Record):
@@ -63,24 +60,6 @@ def why_not(said: Mapping[str, Any]) -> str:
     """Return why `read` has found no fleet, for a sentence."""
     named = said.get("url", "")
     return f"`{named[1:]}` is not set, which `[fleet]` names" if named else "no fleet is configured"
-
-
-def host(environ: Mapping[str, str]) -> str:
-    """
-    Return what this host is called.
-
-    :raises UsageError: the variable holds what can be no name
-    """
-    told = environ.get(HOST, "").strip()
-    if told:
-        if len(told) > _LONGEST or not all(letter.isprintable() and letter not in " /" for letter in told):
-            raise UsageError(
-                f"{HOST} cannot be a name: a text without blanks and `/`, at most {_LONGEST} letters",
-                hint=f"unset {HOST}",
-            )
-        return told
-    named = "".join(letter for letter in os.uname().nodename if letter.isprintable() and letter not in " /")
-    return named or "localhost"
 
 
 def _url(said: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str]:

@@ -29,6 +29,7 @@ from devsup.locks._stats import FRESH, Tally
 from devsup.locks._taking import CHANCE, Pauses, Taking, renewer
 from devsup.records import Record
 from devsup.redis import address, leases, links
+from devsup.redis.hosts import host, printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -121,7 +122,8 @@ class RedisLock:
         :raises FleetUnreachable: on entering: Redis refused, or was not heard of within ``timeout`` seconds
             (or within one second, where that is longer)
         :raises LockOrderError: on entering: this thread or task holds it already, or a later one
-        :raises UsageError: on entering by a plain ``with`` in a running event loop
+        :raises UsageError: on entering: by a plain ``with`` in a running event loop, or `DEVSUP_HOST` can be
+            no name
         :raises MissingDependencies: on entering: redis-py is not installed
         :raises LockLost: on leaving: the lease was over meanwhile, so others may have had the lock too
         """
@@ -183,10 +185,6 @@ def _sendable(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode()
     return text
-
-
-def _host() -> str:
-    return os.environ.get("DEVSUP_HOST") or os.uname().nodename or "localhost"
 
 
 def _holder(fields: dict[str, str], now: int, left: int) -> RedisHolder | None:
@@ -305,7 +303,7 @@ class RedisHold:
 
     def _token(self) -> Taking:
         info = {
-            "host": _host(),
+            "host": host(os.environ),
             "pid": str(os.getpid()),
             "who": _sendable(_owner.shown(self.owner)),
             "purpose": _sendable(self.purpose),
@@ -390,9 +388,10 @@ class RedisHold:
         who, shown, age = "another process", None, None
         if holder is not None:
             age = round(holder.age * 1e3)
-            purpose = f" ({holder.purpose})" if holder.purpose else ""
-            who = f"pid {holder.pid}{purpose}, for {age} ms, on the host `{holder.host}`"
-            shown = {"pid": holder.pid, "purpose": holder.purpose, "host": holder.host}
+            purpose, where = printable(holder.purpose), printable(holder.host)
+            for_what = f" ({purpose})" if purpose else ""
+            who = f"pid {holder.pid}{for_what}, for {age} ms, on the host `{where}`"
+            shown = {"pid": holder.pid, "purpose": purpose, "host": where}
         waited = time.monotonic() - self._asked
         return LockTimeout(
             f"the lock `{self.label}` was not free within {waited:.1f} s: it is held by {who}",

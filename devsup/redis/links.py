@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from devsup.redis import client, failures
+from devsup.redis import client, failures, lookup
 from devsup.redis.resp import ErrorReply
 
 if TYPE_CHECKING:
@@ -44,6 +45,27 @@ def _new(address: Address, library: Any) -> Any:
 
     quiet = ("driver_info",) if hasattr(connection, "DriverInfo") else ("lib_name", "lib_version")
     return client.connection_class(library, options)(**options | dict.fromkeys(quiet))
+
+
+def _await_name(address: Address, end: float) -> None:
+    """
+    Wait until the host's name is found, at most until ``end``.
+
+    redis-py asks for it once more and cannot be told for how long; but who has just answered does so again.
+    """
+    if address.path is not None or lookup.known(address.host, address.port):
+        return
+    asked = lookup.Lookup(address.host, address.port)
+    try:
+        poll = select.poll()
+        poll.register(asked.fd, select.POLLIN)
+        poll.poll(max(0.0, end - time.monotonic()) * 1e3)
+        if not asked.is_done():
+            raise TimeoutError
+        if asked.error is not None:
+            raise asked.error
+    finally:
+        asked.close()
 
 
 def _failed(error: Exception, address: Address, within: float) -> FleetUnreachable:
@@ -85,7 +107,7 @@ class Link:
         end = time.monotonic() + within
         connection, answers = None, None
         try:
-            connection = self._connection()
+            connection = self._connection(end)
             answers = self._answers(connection, commands, end)
             return _checked(answers)
         except (OSError, self._library.RedisError) as error:
@@ -97,7 +119,7 @@ class Link:
                 else:  # who knows what would still come
                     connection.disconnect()
 
-    def _connection(self) -> Any:
+    def _connection(self, end: float) -> Any:
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -109,6 +131,7 @@ class Link:
             except (OSError, self._library.RedisError):
                 pass  # Redis has closed it, or was restarted
             connection.disconnect()
+        _await_name(self.address, end)
         return _new(self.address, self._library)
 
     def _answers(self, connection: Any, commands: tuple[Command, ...], end: float) -> list[Any]:
