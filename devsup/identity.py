@@ -210,7 +210,7 @@ def here() -> Scope:
 #: Seconds for which one look at all namespaces serves: no sandbox is made and starts a server in so short a
 #: time, should it be given the number of one that has just ended.
 _MOMENT = 0.05
-_namespaces: tuple[float, frozenset[str] | None] = (-_MOMENT, None)
+_namespaces: tuple[float, dict[str, int | None] | None] = (-_MOMENT, None)
 
 
 def scope_relation(key: str) -> str:
@@ -229,7 +229,7 @@ def scope_relation(key: str) -> str:
         return "lost"
     # One boot is one kernel, whatever name a container gives its machine.
     same_kernel = boot == scope.boot and not boot.startswith("init-")
-    return "lost" if same_kernel and _has_ended(namespace.partition("+")[0]) else "foreign"
+    return "lost" if same_kernel and _has_ended(namespace) else "foreign"
 
 
 def _has_ended(namespace: str) -> bool:
@@ -239,4 +239,12 @@ def _has_ended(namespace: str) -> bool:
     if not 0 <= now - _namespaces[0] < _MOMENT:
         _namespaces = (now, system.pid_namespaces())
     living = _namespaces[1]
-    return namespace.isdecimal() and living is not None and namespace not in living
+    name, _, time_namespace = namespace.partition("+")
+    number, _, began = name.partition(".")
+    if living is None or not number.isdecimal():
+        return False
+    if number not in living:
+        return True
+    # The number may be another's by now, whose first process has not started in the same tick.
+    other = living[number]
+    return bool(began) and not time_namespace and other is not None and str(other) != began

@@ -121,6 +121,19 @@ def test_the_server_of_a_container_that_has_ended_is_lost(
     assert list((home / "servers").iterdir()) == []
 
 
+@pytest.mark.skipif(system.pid_namespaces() is None, reason="not all pid namespaces are seen from here")
+def test_a_container_with_the_number_of_an_ended_one_revives_nothing(
+    devsup: Devsup, sandbox: Callable[..., Inside]
+) -> None:
+    """Kernels give the lowest number that is free: the next container mostly has it."""
+    inside = sandbox(*start("boxed", free_port()))
+    inside.end()
+    other = sandbox(*start("other", free_port()))
+    states = {one["app"]: one["state"] for one in devsup("list", "--json").data["servers"]}
+    assert states == {"boxed": "lost", "other": "ready"}
+    other.end()
+
+
 def test_the_next_start_of_anything_ends_what_is_lost(
     devsup: Devsup, sandbox: Callable[..., Inside], home: Path
 ) -> None:

@@ -29,7 +29,7 @@ _INITS = frozenset(
 def dies_with_caller() -> str | None:
     """Return what to tell the caller, or None where servers live on."""
     namespace = system.pid_namespace()
-    if not namespace or _FIRST_NAMESPACE in namespace:
+    if not namespace or namespace.startswith(_FIRST_NAMESPACE):
         return None
     if os.getpid() == 1:
         return "this command is the first process of its sandbox: all others, servers too, end with it"

@@ -66,7 +66,7 @@ def whose(row: Row) -> str:
     machine, _, namespace = row.scope.split("/", 2)
     if machine != identity.here().machine:
         return f"another machine or container (`{machine}`)"
-    return f"another container of this machine (pid namespace {namespace})"
+    return f"another container of this machine (pid namespace {namespace.partition('.')[0]})"
 
 
 def _has_members(row: Row) -> bool:

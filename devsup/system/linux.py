@@ -420,12 +420,17 @@ def machine_id() -> str:
 
 def pid_namespace() -> str:
     """
-    Return the number of this process's pid namespace.
+    Return the name of this process's pid namespace: its number, and where it has one when it began.
 
-    In another time namespace than the first, the start times of processes are shifted: it is named as well,
-    as nobody outside could tell such processes by them.
+    `4026532817.81520`: the kernel gives the number of one that has ended to the next one, so the start time
+    of its first process (ticks) is named, too. In another time namespace than the first, the start times of
+    processes are shifted: that is named as well (`+4026532820`), as nobody outside could tell such processes
+    by them.
     """
-    name = str(os.stat("/proc/self/ns/pid").st_ino)
+    number = os.stat("/proc/self/ns/pid").st_ino
+    name = str(number)
+    if number != _FIRST_PID_NAMESPACE and (began := _first_ticks()) is not None:
+        name = f"{name}.{began}"
     try:
         time_namespace = os.stat("/proc/self/ns/time").st_ino
     except OSError:  # before Linux 5.6
@@ -433,14 +438,26 @@ def pid_namespace() -> str:
     return name if time_namespace == _FIRST_TIME_NAMESPACE else f"{name}+{time_namespace}"
 
 
-def pid_namespaces() -> frozenset[str] | None:
+def _first_ticks() -> int | None:
+    """Return when the first process of this pid namespace started; None where `/proc` does not tell."""
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None  # it is the `/proc` of another namespace
+        first = process(1)
+    except OSError:
+        return None
+    return None if first is None else first.ticks
+
+
+def pid_namespaces() -> dict[str, int | None] | None:
     """
     Return the numbers of all pid namespaces in which anything lives; None where not all can be seen.
 
-    Only who is in the machine's first one sees the processes of all others. A namespace whose processes have
-    ended can never have others; its number may go to a new one.
+    Each with the start time (ticks) of its first process, which is the oldest of them; None of the machine's
+    own, and where it cannot be told. Only who is in that one sees the processes of all others. A namespace
+    whose processes have ended can never have others; its number may go to a new one.
     """
-    found = set()
+    found: dict[str, int | None] = {}
     try:
         if os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
             return None
@@ -449,15 +466,24 @@ def pid_namespaces() -> frozenset[str] | None:
             return None
         for pid in pids:
             try:
-                found.add(str(os.stat(f"/proc/{pid}/ns/pid").st_ino))
+                number = os.stat(f"/proc/{pid}/ns/pid").st_ino
             except PermissionError:
                 if _is_nested(pid):
                     return None
             except (FileNotFoundError, ProcessLookupError):
                 continue
+            else:
+                _note_oldest(found, number, pid)
     except (OSError, UnsupportedPlatform):
         return None
-    return frozenset(found)
+    return found
+
+
+def _note_oldest(found: dict[str, int | None], number: int, pid: int) -> None:
+    info = process(pid) if number != _FIRST_PID_NAMESPACE else None
+    before = found.setdefault(str(number), None)
+    if info is not None and (before is None or info.ticks < before):
+        found[str(number)] = info.ticks
 
 
 def _is_nested(pid: int) -> bool:

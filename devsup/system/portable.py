@@ -389,7 +389,7 @@ def pid_namespace() -> str:
     return "-"
 
 
-def pid_namespaces() -> frozenset[str] | None:
+def pid_namespaces() -> dict[str, int | None] | None:
     """Return None: not all can be seen."""
     return None
 
