@@ -42,7 +42,20 @@ if TYPE_CHECKING:
     from devsup.models import Row
     from tests.support import Leftovers
 
-__all__ = ["FLEET", "PLAIN", "SLOW", "STUBBORN", "UP", "Guarded", "Host", "ask", "asleep", "send"]
+__all__ = [
+    "FLEET",
+    "PLAIN",
+    "SLOW",
+    "STUBBORN",
+    "UP",
+    "Guarded",
+    "Host",
+    "ask",
+    "asleep",
+    "hear_of",
+    "post",
+    "send",
+]
 
 FLEET, PROJECT = "shop", "example.org/shop"
 #: What the servers here print once they are as they should be.
@@ -241,13 +254,13 @@ class Guarded:
         wait_until(lambda: identity.is_gone(guard), 30, pause=0.002)
         return time.monotonic() - began
 
-    def restart(self) -> None:
+    def restart(self, *, grace: float = 5.0) -> None:
         """Have its guard run it again, and wait until it does."""
         before = self.row.generation
-        claim = StopClaim(identity.me(), now_ms(), "restart", 5.0, sweep=False)
+        claim = StopClaim(identity.me(), now_ms(), "restart", grace, sweep=False)
         assert self.host.registry.claim_stop(self.id, before, claim) == claim
         os.kill(self.guard, LOOK)
-        wait_until(lambda: self.row.generation > before and self.row.leader is not None)
+        wait_until(lambda: self.row.generation > before and self.row.leader is not None, max(10.0, grace))
         self.generation = self.row.generation
 
     # -- in the fleet --------------------------------------------------------------------------------
@@ -312,11 +325,21 @@ class Guarded:
 
 def ask(client: redis.Redis, server: Guarded, timeout: float = 20.0, **changes: Any) -> dict[str, Any] | None:
     """Ask for the end of ``server`` as another host does, and return the answer."""
+    return hear_of(client, post(client, server, timeout, **changes), timeout)
+
+
+def post(client: redis.Redis, server: Guarded, timeout: float = 20.0, **changes: Any) -> Stop:
+    """Ask for the end of ``server``, and do not wait."""
     stop = Stop(
         uuid.uuid4().hex[:8], server.id, server.generation, "oak, pid 7", "script", may_take=False,
         grace=None, sweep=False,
     ).replace(**changes)  # fmt: skip
     send(client, requests.post(FLEET, stop, timeout))
+    return stop
+
+
+def hear_of(client: redis.Redis, stop: Stop, timeout: float = 20.0) -> dict[str, Any] | None:
+    """Wait for the answer to ``stop`` and return it."""
     return requests.read_answer(send(client, requests.wait_for_answer(FLEET, stop, timeout)))
 
 

@@ -118,7 +118,7 @@ def example() -> Any:
 
 
 def test_the_example_runs_and_leaves_nothing(devsup: Devsup, project: Path) -> None:
-    argv = [sys.executable, "-X", "dev", str(ROOT / "examples" / "agent_tool.py")]
+    argv = [sys.executable, "-W", "default", str(ROOT / "examples" / "agent_tool.py")]
     done = subprocess.run(argv, cwd=project, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     answers = [ast.literal_eval(line.partition(" -> ")[2]) for line in done.stdout.splitlines()]

@@ -116,10 +116,10 @@ def test_an_error_that_answers_nothing_is_broken_too(servers: Servers, web: dict
     assert (code, data["verdict"], data["http"]["status"]) == (14, "broken", None)
     trouble(servers, "hang")
     began = time.monotonic()
-    code, data, _ = check(servers, "--timeout", "0.7")
+    code, data, _ = check(servers, "--timeout", "2")
     assert (code, data["verdict"], data["http"]["status"]) == (14, "broken", None)
     assert 50 <= data["http"]["ms"] < 5000
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
     trouble(servers, None)
     code, data, _ = check(servers, "--path", "/moved")  # followed nowhere: this machine is all it asks
     assert (code, data["http"]["status"]) == (0, 302)

@@ -82,7 +82,7 @@ def test_a_lost_lease_is_seen_by_status_doctor_and_why(hosts: Hosts, redis_serve
     """Redis hangs for longer than the lease; the server goes on, as `on_lost` is "keep"."""
     redis_server.start()
     (a,) = hosts("box-a", url=redis_server.url)
-    a.configure(ttl="1s")
+    a.configure(ttl="3s")
     a("start", "web", "--json")
     held = wait_until(lambda: (one := a.lease())["renewed_at"] and one, 20)
     assert held["state"] == "held"

@@ -379,14 +379,14 @@ def test_a_guard_that_does_not_answer_is_said_to_have_heard_or_not(
     command = server_argv("stubborn", "--port", free_port())
     started = a("start", "api", "--json", "--", *command).data["server"]
     wait_until(lambda: b.fleet().get("box-a/api", {}).get("state") == "ready", 20)
-    slow = b("stop", "api", "--fleet", "--timeout", "1", "--grace", "6", "--json")
+    slow = b("stop", "api", "--fleet", "--timeout", "3", "--grace", "60", "--json")
     assert (slow.code, slow.error["code"]) == (7, "busy"), slow
     assert "heard, has not answered yet" in slow.error["message"]
     os.kill(started["pid"], signal.SIGKILL)  # its guard would wait for the whole grace
     wait_until(lambda: a("list", "--json").data["servers"] == [], 30)
     server = _up(a, "web", b)
     os.kill(server["guard_pid"], signal.SIGSTOP)
-    deaf = b("stop", "web", "--fleet", "--timeout", "0.5", "--json")
+    deaf = b("stop", "web", "--fleet", "--timeout", "1", "--json")
     assert (deaf.code, deaf.error["code"]) == (13, "fleet_unreachable")
     assert "never heard of it in time: nothing was done" in deaf.error["message"]
     os.kill(server["guard_pid"], signal.SIGCONT)

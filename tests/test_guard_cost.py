@@ -224,7 +224,7 @@ def test_a_command_in_the_background_that_stops_serving_is_swept(servers: Server
     port = free_port()
     server = servers.start("job", *script(servers.project, "background", code), "--port", port)
     leader, listener = process(server["pid"]), process(pid_at(port))
-    (helper,) = listener.children()
+    (helper,) = wait_until(listener.children)
     servers.state_becomes("job", "ready")
     (servers.project / "leave").touch()
     wait_until(lambda: not alive(leader))

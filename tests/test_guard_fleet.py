@@ -7,6 +7,7 @@ import math
 import os
 import select
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from devsup.models import Identity, State, StopClaim
 from devsup.paths import Home, ensure_home
 from devsup.registry import public, recovery
 from devsup.system.alarm import Alarm, boottime
-from tests.guarding import FLEET, SLOW, STUBBORN, UP, Host, ask, send
+from tests.guarding import FLEET, STUBBORN, UP, Host, ask, hear_of, post, send
 from tests.redis_support import Proxy, swallowing
 from tests.registry_child import make_row
 from tests.support import free_port, server_argv, wait_until
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     import redis
 
+    from tests.guarding import Guarded
     from tests.redis_support import RedisServer
     from tests.support import Leftovers
 
@@ -411,16 +413,44 @@ def test_a_request_is_not_obeyed_after_a_sleep(host: Host, client: redis.Redis) 
     server.stop()
 
 
+#: A server that ends, once it is told to, when the file in its argument is there.
+TOLD = f"""
+import os, signal, sys, time
+def end(*_):
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.01)
+    raise SystemExit
+signal.signal(signal.SIGTERM, end)
+{UP}
+signal.pause()
+"""
+
+
+def start_told(host: Host) -> tuple[Guarded, Path]:
+    """Start a server that takes its time to end, and return it with the file that lets it."""
+    go = host.folder / "go"
+    return host.start(sys.executable, "-IS", "-c", TOLD, str(go)), go
+
+
+def post_heard(client: redis.Redis, server: Guarded, **changes: Any) -> Stop:
+    """Ask for the end of ``server``, and return when its guard has that."""
+    stop = post(client, server, **changes)
+    wait_until(lambda: not client.exists(keys.mail(FLEET, server.id)), 20)
+    return stop
+
+
 def test_a_local_stop_at_the_same_time_tells_the_same(host: Host, client: redis.Redis) -> None:
     """Whoever is first, both hear of one end."""
-    server = host.start(SLOW)
+    server, go = start_told(host)
     server.published(client, "running")
-    claim = StopClaim(identity.me(), now_ms(), "stop", 5.0, sweep=False)
+    claim = StopClaim(identity.me(), now_ms(), "stop", 60.0, sweep=False)
     assert host.registry.claim_stop(server.id, server.generation, claim) == claim
     with ThreadPoolExecutor() as pool:
         ending = pool.submit(server.stop)
         server.published(client, "stopping")
-        answer = without_ms(ask(client, server))
+        asked = post_heard(client, server)
+        go.touch()
+        answer = without_ms(hear_of(client, asked))
         ending.result(30)
     assert answer == {**SEEN, "outcome": "stopped_by_other"}
     end = server.ended()
@@ -431,14 +461,16 @@ def test_a_local_stop_at_the_same_time_tells_the_same(host: Host, client: redis.
 
 def test_a_generation_that_was_restarted_meanwhile_is_not_meant(host: Host, client: redis.Redis) -> None:
     """It is asked for while the old one goes down: the new one is none of the caller's business."""
-    server = host.start(SLOW)
+    server, go = start_told(host)
     server.published(client, "running")
     old = server.generation
     with ThreadPoolExecutor() as pool:
-        restarted = pool.submit(server.restart)
+        restarted = pool.submit(server.restart, grace=60.0)
         server.published(client, "restarting")
-        answer = ask(client, server, generation=old)
-        restarted.result(30)
+        asked = post_heard(client, server, generation=old)
+        go.touch()
+        answer = hear_of(client, asked)
+        restarted.result(60)
     assert answer is not None
     assert (answer["outcome"], answer["error"]) == ("refused", "not_found")
     server.published(client, "running")

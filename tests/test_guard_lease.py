@@ -117,7 +117,7 @@ def test_a_start_and_a_stop_never_wait_for_redis(hosts: Hosts, fault: str) -> No
         assert min(one for one, _ in member) < min(one for one, _ in plain) + 0.3
         # What is frozen was there a moment ago: it gets a twentieth of a second to say that it has heard.
         assert min(one for _, one in member) < min(one for _, one in plain) + 0.3
-        assert before.stop() < 2.0
+        assert before.stop() < 5.0
         if fault == "frozen":
             hosts.server.resume()
             wait_until(lambda: before.entry(hosts.client) is None)  # and it has heard
@@ -528,7 +528,7 @@ def test_a_guard_that_slept_too_long_ends_its_server_before_anything_else(
     hosts: Hosts, *, locked: bool
 ) -> None:
     client, host = hosts.client, hosts.host()
-    server = host.start(STUBBORN, client=client, ttl=1.5, on_lost="stop")
+    server = host.start(STUBBORN, client=client, ttl=3, on_lost="stop")
     server.published(client, "running")
     with open(host.home.registry_lock, "rb") as lock:
         with asleep(server):
@@ -541,7 +541,7 @@ def test_a_guard_that_slept_too_long_ends_its_server_before_anything_else(
                 fcntl.flock(lock, fcntl.LOCK_EX)
             began = boottime()
         _, gone = watch.result()
-    assert gone - began < 1.0  # without a grace
+    assert gone - began < 4.0  # without a grace, nor a wait for the registry: of five seconds each
     assert server.ended().reason == "lease_lost"
     wait_until(host.nobody_is_left)
     assert host.findings() == [("lease_overlap", True), ("lease_overlap", False)]
@@ -632,8 +632,8 @@ def test_the_time_that_a_machine_slept_counts(hosts: Hosts, on_lost: str) -> Non
 def test_a_server_that_takes_its_time_to_end_has_its_lease_for_so_long(hosts: Hosts, on_lost: str) -> None:
     """Longer than the lease is held without a renewal; and while it is renewed nobody is in a hurry."""
     client = hosts.client
-    code = SLOW.replace("0.5", "2.5")
-    server = hosts.host().start(code, client=client, ttl=1.5, on_lost=on_lost, policy={"grace": 20.0})
+    code = SLOW.replace("0.5", "4.5")
+    server = hosts.host().start(code, client=client, ttl=3, on_lost=on_lost, policy={"grace": 20.0})
     server.published(client, "running")
     watch = Watch(server)
     os.kill(server.guard, signal.SIGTERM)
@@ -659,19 +659,19 @@ Alarm.__init__ = lambda self: setattr(self, "fd", None)
 @pytest.mark.parametrize("without", WAKES)
 def test_either_clock_wakes_a_guard_in_time(hosts: Hosts, without: str) -> None:
     client = hosts.client
-    server = hosts.host().start(client=client, ttl=1.5, on_lost="stop", code=WAKES[without])
+    server = hosts.host().start(client=client, ttl=3, on_lost="stop", code=WAKES[without])
     watch = Watch(server)
     wait_until(lambda: server.shown()["renewed_at"] is not None)
     hosts.proxy.refuse()
     until, gone = watch.result()
-    assert until - 1.5 < gone < until
+    assert until - 3 < gone < until
     assert server.ended().reason == "lease_lost"
 
 
 def test_a_restart_does_not_outlive_the_lease(hosts: Hosts) -> None:
     """It is lost while the old run ends, and nothing is started after that."""
     client, host = hosts.client, hosts.host()
-    server = host.start(STUBBORN, client=client, ttl=1.5, on_lost="stop", policy={"grace": 20.0})
+    server = host.start(STUBBORN, client=client, ttl=3, on_lost="stop", policy={"grace": 20.0})
     server.published(client, "running")
     watch = Watch(server)
     hosts.proxy.refuse()

@@ -31,7 +31,7 @@ ensure_home(home)
 registry = Registry(home)
 row = registry.reserve(
     Row(
-        id="abcdef012345", generation=0, scope=identity.here().key, netns=system.net_namespace(),
+        id=sys.argv[2], generation=0, scope=identity.here().key, netns=system.net_namespace(),
         project=project, session="dev_server_web", app="web", kind="command", cwd=project,
         command=["sleep", "60"], log="",
         owner=None, started_at=0, starter=identity.me(),
@@ -90,12 +90,13 @@ def test_a_server_with_a_new_guard_can_be_restarted(devsup: Devsup, project: Pat
 
 def test_a_restart_lets_a_start_in_flight_arrive(spawn: Spawn, devsup: Devsup, project: Path) -> None:
     """Somebody's reservation is not there to be taken away: it is waited for, and told of in the end."""
-    starter = spawn(RESERVE, project)
+    server = os.urandom(6).hex()
+    starter = spawn(RESERVE, project, server)
     assert hear(starter) == "reserved\n"
     restart = devsup("restart", "web", "--timeout", "1", "--json")
     assert restart.error["code"] == "not_ready"
     listed = devsup("list", "--json").data["servers"]
-    assert [one["id"] for one in listed] == ["abcdef012345"]
+    assert [one["id"] for one in listed] == [server]
 
 
 def test_a_restart_survives_the_removal_of_its_folders(devsup: Devsup, home: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_guard_that_asked_over_http_sleeps_when_it_has_its_answer(devsup: Devs
 
     before = switches()
     select.select([], [], [], 1.5)  # what is measured: that nothing happens in this time
-    assert switches() - before <= 2
+    assert switches() - before <= 10  # a guard that turns does so thousands of times
     assert devsup("stop", "web", "--json").code == 0
 
 

@@ -211,9 +211,14 @@ def test_two_guards_of_one_reservation_run_one_server(handover: Handover) -> Non
     now = handover.row(row)
     assert now is not None
     assert now.guard is not None
-    guards = [one for one in processes_of(handover.home.root) if "guard/__main__.py" in one.command]
-    assert [one.pid for one in guards] == [now.guard.pid]
-    os.kill(now.guard.pid, signal.SIGTERM)
+
+    def guards() -> list[int]:
+        found = processes_of(handover.home.root)
+        return [one.pid for one in found if "guard/__main__.py" in one.command]
+
+    guard = now.guard.pid
+    wait_until(lambda: guards() == [guard])  # the other one has let go of its pipe, and ends
+    os.kill(guard, signal.SIGTERM)
     wait_until(handover.nobody_is_left)
 
 

@@ -158,9 +158,18 @@ def test_a_command_without_a_port_is_ready_when_its_tree_listens(servers: Server
 
 
 def test_a_command_that_listens_late_is_ready_then(servers: Servers) -> None:
+    code = """
+import os
+from stand_in import listen, obey, pause, serve, wanted_port
+obey()
+while not os.path.exists("go"):
+    pause(0.01)
+serve(listen(wanted_port()))
+"""
     port = free_port()
-    server = servers.stand_in("job", "web", "--delay", "1.5", "--port", port)
+    server = servers.start("job", *script(servers.project, "late", code), "--port", port)
     assert server["state"] == "running"
+    (servers.project / "go").touch()
     now = servers.state_becomes("job", "ready")
     assert (now["port"], now["url"]) == (port, f"http://localhost:{port}")
     servers.stop("job")

@@ -285,7 +285,7 @@ def test_a_ctrl_c_at_any_line_leaves_the_lock_free(spawn: Spawn, kind: Kind) -> 
 
 def _becomes_free(kind: Kind) -> bool:
     """Tell whether nobody has the lock, in a moment: a thread may have to see to it."""
-    for _ in range(400 if kind.server and not _redis._open_holds else 1):
+    for _ in range(4000 if kind.server and not _redis._open_holds else 1):
         if kind.is_free():
             return True
         time.sleep(0.005)

@@ -13,6 +13,7 @@ import pytest
 from devsup.models import Row
 from devsup.supervisor import many
 from tests.apps_layouts import NEXT, lay, package
+from tests.serving import script
 from tests.support import Answer, free_port, server_argv, wait_until
 from tests.test_contract import checked
 from tests.test_stand_ins import gone
@@ -74,10 +75,24 @@ def test_dependencies_first_and_dependents_first_down(devsup: Devsup, project: P
     assert checked(devsup("down", "--json"), "down")["data"]["results"] == []
 
 
+#: Serves when four of its kind run in this folder.
+TOGETHER = """
+import os
+from stand_in import listen, obey, pause, serve, wanted_port
+obey()
+open(f"here.{os.getpid()}", "w").close()
+while sum(name.startswith("here.") for name in os.listdir()) < 4:
+    pause(0.01)
+serve(listen(wanted_port()))
+"""
+
+
 def test_independent_apps_start_at_the_same_time(devsup: Devsup, project: Path) -> None:
-    configure(project, **{name: web("--delay", 1.5) for name in ("a", "b", "c", "d")})
+    """None of them is ready before all of them run."""
+    command = script(project, "together", TOGETHER)
+    configure(project, **{name: {"command": command, "port": free_port()} for name in ("a", "b", "c", "d")})
     servers = [one["server"] for one in devsup("up", "--json").data["results"]]
-    assert max(one["started_at"] for one in servers) < min(one["ready_at"] for one in servers)
+    assert [one["state"] for one in servers] == ["ready"] * 4
     assert devsup("down").code == 0
 
 

@@ -410,7 +410,7 @@ def test_it_ends_with_its_client_and_servers_go_on(
         child.stdin.close()
     else:
         child.send_signal(getattr(signal, end))
-    assert child.wait(5) == (0 if end == "EOF" else -getattr(signal, end))
+    assert child.wait(20) == (0 if end == "EOF" else -getattr(signal, end))
     assert all(json.loads(line)["jsonrpc"] == "2.0" for line in child.stdout)
     assert child.stderr is not None
     assert child.stderr.read() == ""

@@ -238,9 +238,7 @@ def test_a_lock_that_somebody_has_removed_makes_no_two_servers(world: World) -> 
 def orphan(world: World) -> Server:
     """Return the server, whose guard has just been killed."""
     server = world.start().server
-    assert server.guard_pid is not None
-    os.kill(server.guard_pid, signal.SIGKILL)
-    wait_until(lambda: not world.guards(), PATIENCE)
+    world.kill_guard()
     return server
 
 
@@ -1199,7 +1197,7 @@ def plant(world: World, wrong: Identity, dead: Identity, part: str) -> Row:
     """Write the row of a server whose ``part`` has the identity ``wrong``, and whose others are dead."""
     here = identity.here().key
     row = Row(
-        id="0123456789ab", generation=0, scope=here, netns=system.net_namespace(),
+        id=os.urandom(6).hex(), generation=0, scope=here, netns=system.net_namespace(),
         project=str(world.project), session="dev_server_web", app="web", kind="command",
         cwd=str(world.project), command=world.command, log=str(world.folder / "log"), owner=None,
         started_at=now_ms(), asked_port=world.port, starter=dead,

@@ -224,7 +224,7 @@ def test_a_shared_program_that_listens_is_not_the_server(servers: Servers, serve
     else:
         server = servers.start("web", *command, "idle")
         assert (server["state"], server["port"], server["url"]) == ("running", None, None)
-    assert is_listening(shared)
+    wait_until(lambda: is_listening(shared))
     result = servers.stop("web", "--sweep")
     assert (result["outcome"], result["left_running"]) == ("stopped", [])
     servers.nothing_stays(port, shared)

@@ -611,8 +611,8 @@ def hold():
         inside.set(); leave.wait()
 threading.Thread(target=hold).start()
 inside.wait()
-threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with lock.read(timeout=30):
         print("in")
 except KeyboardInterrupt:

@@ -141,7 +141,7 @@ def test_a_crowd_is_ended_also_with_few_descriptors(servers: Servers, descriptor
 
 COUNTING = """
 import os, signal
-from stand_in import listen, on, pause, serve, wanted_port
+from stand_in import listen, on, pause, serve, sleep_forever, wanted_port
 
 def note():
     with open(f"terms.{name}", "a") as file:
@@ -150,18 +150,21 @@ def note():
     os._exit(0)
 
 on(signal.SIGTERM, note)
+here, there = os.pipe()
+
+def member(called, leave=lambda: None):
+    global name
+    if os.fork() == 0:
+        name = called
+        leave()
+        os.write(there, b".")
+        sleep_forever()
+    os.read(here, 1)
+
 name = "leader"
-if os.fork() == 0:
-    name = "group"
-    os.setpgid(0, 0)
-    signal.pause()
-if os.fork() == 0:
-    name = "session"
-    os.setsid()
-    signal.pause()
-if os.fork() == 0:
-    name = "child"
-    signal.pause()
+member("group", lambda: os.setpgid(0, 0))
+member("session", os.setsid)
+member("child")
 serve(listen(wanted_port()))
 """
 

@@ -11,12 +11,22 @@ import ssl
 import sys
 import time
 import urllib.request
+import uuid
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from tests.support import SERVERS, StandIn, fetch, free_port, is_listening, server_argv, wait_until
+from tests.support import (
+    SERVERS,
+    StandIn,
+    fetch,
+    free_port,
+    is_listening,
+    processes_of,
+    server_argv,
+    wait_until,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +54,10 @@ def serving(port: int) -> int:
 
 def gone(pid: int) -> bool:
     """Tell whether ``pid`` is dead; a zombie is."""
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def log_of(project: Path, name: str) -> str:
@@ -145,9 +158,9 @@ def test_a_careless_wrapper_leaves_another_group_behind(stand_in: StandIn) -> No
 def test_ready_with_its_port_open_then_exit_1(stand_in: StandIn, project: Path) -> None:
     """Shape 4."""
     port = free_port()
-    child = stand_in("ready_then_exit", "--port", port)
-    wait_until(lambda: is_listening(port))
-    assert "✓ Ready" in log_of(project, "ready_then_exit")
+    child = stand_in("ready_then_exit", "--port", port, "--after", "3")
+    wait_until(lambda: "✓ Ready" in log_of(project, "ready_then_exit"))
+    assert is_listening(port)
     assert child.poll() is None
     assert child.wait(10) == 1
 
@@ -155,7 +168,7 @@ def test_ready_with_its_port_open_then_exit_1(stand_in: StandIn, project: Path) 
 def test_a_port_opens_closes_and_opens_again(stand_in: StandIn) -> None:
     """Shape 5."""
     port = free_port()
-    stand_in("port_blink", "--port", port, "--blink", "0.3", "--gap", "0.5")
+    stand_in("port_blink", "--port", port, "--blink", "1.5", "--gap", "1.5")
     wait_until(lambda: is_listening(port), pause=0.02)
     wait_until(lambda: not is_listening(port), pause=0.02)
     serving(port)
@@ -220,23 +233,13 @@ def test_a_silent_server_accepts_and_never_answers(stand_in: StandIn) -> None:
 def test_a_helper_detached_at_term_outlives_the_server(stand_in: StandIn) -> None:
     """Shape 11."""
     port = free_port()
-    child = stand_in("detached_flush", "--port", port, "--helper", "30")
+    token = uuid.uuid4().hex  # others have one of these, too
+    child = stand_in("detached_flush", "--port", port, "--helper", "30", env={"DEVSUP_TEST_FLUSH": token})
     serving(port)
     child.terminate()
     assert child.wait(10) == 0
-    helpers = [
-        process
-        for process in psutil.process_iter()
-        if str(SERVERS / "detached_flush.py") in _cmdline(process)
-    ]
-    assert any(os.getsid(helper.pid) == helper.pid != child.pid for helper in helpers)
-
-
-def _cmdline(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+    (helper,) = processes_of(token)
+    assert os.getsid(helper.pid) == helper.pid != child.pid
 
 
 @pytest.mark.parametrize("args", [[], ["--child"]])

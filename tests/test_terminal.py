@@ -122,7 +122,7 @@ def test_an_up_shows_what_each_app_does(
     seen = up.read()
     assert up.process.wait(40) == 0
     assert re.search(r"quick: started http://\S+", seen)
-    assert re.search(r"slow: waiting for `dev_server_slow` \(\d s\)", seen)
+    assert re.search(r"slow: waiting for `dev_server_slow` \(\d+ s\)", seen)
     assert "last: waits on slow" in seen
     assert "of 3 done" in seen
     lines = [line.split()[:2] for line in seen.rstrip().splitlines()[-3:]]

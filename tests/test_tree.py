@@ -297,7 +297,7 @@ def test_what_is_left_of_a_tree_is_swept_when_nobody_serves(servers: Servers) ->
     server = servers.start("web", *script(servers.project, "remainder", REMAINDER), port=port)
     leader = process(server["pid"])
     listener = process(pid_at(server["url"]))
-    (helper,) = (one for one in leader.children() if one != listener)
+    (helper,) = wait_until(lambda: [one for one in leader.children() if one != listener])
     (servers.project / "leave").touch()
     wait_until(lambda: not alive(leader))
     assert servers.find("web")["state"] == "ready"
