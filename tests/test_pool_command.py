@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from devsup import Supervisor
 from devsup.pool import Pool
 from devsup.pool._pool import names
+from devsup.pool._sqlite import SqliteStore
 from devsup.supervisor import pooling
 from tests.test_contract import checked
 
@@ -115,16 +117,47 @@ def test_a_hint_means_the_pool_that_was_looked_at(devsup: Devsup) -> None:
     assert run(devsup, "others", "--here")["error"]["hint"] == "devsup pool --here"
 
 
-def test_a_lease_made_after_the_look_is_not_taken_without_force(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lease_made_after_the_look_is_not_taken_without_force(home: Path) -> None:
     with Pool("slots", ["a"], home=str(home)) as pool:
         edit = pooling._Edit(pool._core, pool._store, "free")
         [free] = pool.items()
         lease = pool.acquire("me", 60)
-        monkeypatch.setattr(edit, "_find", lambda _: free)
-        assert edit._change("free", "a", force=False) == "nobody has `a`"
+        assert edit._change("free", "a", free, force=False) == "nobody has `a`"
         pool.release(lease)
+
+
+@pytest.mark.parametrize("action", ["add", "remove", "free"])
+def test_a_pool_is_read_once_for_many_items(
+    home: Path, project: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    """And once more for what there is to see then; what is named twice is done once."""
+    with Pool("slots", ["a", "b", 3], home=str(home)) as pool:
+        pool.acquire("me", 60)
+    calls: list[str] = []
+    call = SqliteStore.call
+
+    def counted(store: SqliteStore, request: Any) -> Any:
+        calls.append(request[0])
+        return call(store, request)
+
+    monkeypatch.setattr(SqliteStore, "call", counted)
+    words = {"add": ["a", "c", "c", "4"], "remove": ["a", "b", "3"], "free": ["a", "a", "b"]}[action]
+    found = Supervisor(str(project), str(home)).pool("slots", action, words, force=True)
+    assert (calls.count("items"), calls.count(action)) == (2, {"add": 4, "remove": 3, "free": 2}[action])
+    [shown] = found.pools
+    assert [(one.item, one.owner) for one in shown.items] == {
+        "add": [("a", "me"), ("b", None), (3, None), ("c", None), (4, None)],
+        "remove": [("a", "me")],
+        "free": [("a", None), ("b", None), (3, None)],
+    }[action]
+    assert (
+        found.notes
+        == {
+            "add": ["the pool has `a` already", "the pool has `c` already"],
+            "remove": [f"`me` keeps `a` until {shown.items[0].expires_at}"],
+            "free": ["nobody has `a`", "nobody has `b`"],
+        }[action]
+    )
 
 
 def test_a_fleet_has_pools_of_its_own(devsup: Devsup, shared_redis: RedisServer, home: Path) -> None:

@@ -127,16 +127,15 @@ class _Edit:
                 return drive(core.renew(lease, _seconds(ttl)), store), []
             drive(core.release(lease), store)
             return None, []
-        notes = []
-        for item in items:
-            note = self._change(action, item, force=force)
-            if note is not None:
-                notes.append(note)
-        return None, notes
+        if not items:
+            return None, []
+        # Looked at once for all of them: what has changed since is told by each step itself.
+        there = self.items()
+        notes = [self._change(action, text, _find(there, text), force=force) for text in items]
+        return None, [note for note in notes if note is not None]
 
-    def _change(self, action: str, text: str, *, force: bool) -> str | None:
+    def _change(self, action: str, text: str, found: Item | None, *, force: bool) -> str | None:
         core, store, shown = self._core, self._store, masking.text(text)
-        found = self._find(text)
         if action == "add":
             added = drive(core.add(_item(text) if found is None else found.item), store)
             return None if added else f"the pool has `{shown}` already"
@@ -158,16 +157,17 @@ class _Edit:
 
     def _lease(self, text: str, owner: str, fencing: int | None) -> Lease:
         """Return the lease that is meant: what is not its holder's is refused by the store."""
-        found = self._find(text)
+        found = _find(self.items(), text)
         if found is None:
             raise self._core.unknown(text)
         number = fencing if fencing is not None else found.fencing or 0
         return Lease(found.item, owner, number, found.expires_at or _LONG_AGO)
 
-    def _find(self, text: str) -> Item | None:
-        """Return the item that is written so: the text before the number."""
-        found = [one for one in self.items() if str(one.item) == text]
-        return min(found, key=lambda one: isinstance(one.item, int), default=None)
+
+def _find(there: Sequence[Item], text: str) -> Item | None:
+    """Return the item that is written so: the text before the number."""
+    found = [one for one in there if str(one.item) == text]
+    return min(found, key=lambda one: isinstance(one.item, int), default=None)
 
 
 def _owner(owner: str | None) -> str:
