@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from devsup import Supervisor
+from devsup.cli import complete
 from devsup.pool import Pool
 from devsup.pool._pool import names
 from devsup.pool._sqlite import SqliteStore
 from devsup.supervisor import pooling
+from tests.support import wait_until
 from tests.test_contract import checked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.redis_support import RedisServer
@@ -181,16 +186,48 @@ def test_a_fleet_has_pools_of_its_own(devsup: Devsup, shared_redis: RedisServer,
     assert names(url=url) == ["boxes"]
 
 
-def test_a_shell_completes_pools_and_their_items(devsup: Devsup) -> None:
-    run(devsup, "slots", "add", "a", "b")
+def completed(devsup: Devsup, *words: str, env: Mapping[str, str] | None = None) -> str:
+    """Return what a shell gets to complete after `devsup pool WORDS`."""
+    environment = {
+        "_DEVSUP_COMPLETE": "complete_zsh",
+        "_TYPER_COMPLETE_ARGS": " ".join(("devsup", "pool", *words)) + " ",
+    }
+    return devsup(env={**environment, **(env or {})}).out
 
-    def completed(*words: str) -> str:
-        environment = {
-            "_DEVSUP_COMPLETE": "complete_zsh",
-            "_TYPER_COMPLETE_ARGS": " ".join(("devsup", "pool", *words)) + " ",
-        }
-        return devsup(env=environment).out
 
-    assert "slots" in completed()
-    assert "acquire" in completed("slots")
-    assert "free" in completed("slots", "release")
+def test_a_shell_completes_pools_and_their_items(devsup: Devsup, shared_redis: RedisServer) -> None:
+    fleet = {"DEVSUP_FLEET": shared_redis.url}
+    for env in ({}, fleet):
+        run(devsup, "slots", "add", "a", "b", env=env)
+        # A Redis on a busy machine may take longer than a completion waits.
+        wait_until(lambda env=env: "slots" in completed(devsup, env=env), 30)  # type: ignore[misc]
+        assert "acquire" in completed(devsup, "slots", env=env)
+        wait_until(lambda env=env: '"b"' in completed(devsup, "slots", "release", "a", env=env), 30)  # type: ignore[misc]
+        assert '"a"' not in completed(devsup, "slots", "release", "a", env=env)
+        assert "free" not in completed(devsup, "others", "release", env=env)
+    run(devsup, "slots", "remove", "a", "b", env=fleet)
+    assert '"b"' in completed(devsup, "--here", "slots", "release", env=fleet)
+    assert names(url=shared_redis.url) == ["slots"]  # nothing is made by a look
+
+
+def test_a_shell_does_not_wait_for_a_redis_that_hangs(
+    redis_server: RedisServer, home: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has pressed a key: what cannot be told within a moment is left out."""
+    assert home.is_dir()
+    with Pool("slots", ["a"], url=redis_server.start().url) as pool:
+        pool.items()
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("DEVSUP_FLEET", redis_server.url)
+    context = SimpleNamespace(params={"name": "slots"}, parent=None)
+    looks: dict[Callable[..., Any], Any] = {complete.pools: ["slots"], complete.pool_items: [("a", "free")]}
+    for look, told in looks.items():
+        wait_until(lambda look=look, told=told: look(context, "") == told, 30)  # type: ignore[misc]
+    redis_server.pause()
+    try:
+        for look in looks:
+            began = time.monotonic()
+            assert look(context, "") == []
+            assert time.monotonic() - began < 2.0  # for the client of programs that is one of several tries
+    finally:
+        redis_server.resume()

@@ -126,12 +126,12 @@ def verbs(incomplete: str) -> list[str]:
 def _pools(context: typer.Context, name: str | None) -> list[PoolStatus]:
     _enter(context)
     try:
-        from devsup.supervisor import Supervisor
+        from devsup.supervisor import Supervisor, pooling
 
-        found = Supervisor().pool(name)
+        here = bool(context.params.get("here"))
+        return pooling.glimpse(Supervisor(), name, within=_PRESS, here=here)
     except Exception:
         return []  # see above
-    return found.pools
 
 
 def _of_fleet() -> list[tuple[str, str]]:

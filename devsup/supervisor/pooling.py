@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from devsup.pool._core import Item, Store
     from devsup.supervisor.looking import Looking
 
-__all__ = ["ACTIONS", "pools"]
+__all__ = ["ACTIONS", "glimpse", "pools"]
 
 #: What can be done with a pool, and whether that names items.
 ACTIONS = {"add": True, "remove": True, "acquire": False, "renew": True, "release": True, "free": True}
@@ -58,6 +58,23 @@ def pools(
         return PoolList(where, [PoolStatus(name, edit.items())], lease, notes)
     finally:
         store.close()
+
+
+def glimpse(supervisor: Looking, name: str | None, *, within: float, here: bool) -> list[PoolStatus]:
+    """
+    Return the pool that is named, or all of them without their items; nothing is made or changed.
+
+    :raises DevsupError: the place cannot be used, or its Redis did not tell within so many seconds
+    """
+    url, _ = _place(supervisor, here=here)
+    if url is not None:
+        from devsup.pool._glance import glance
+
+        return [PoolStatus(one, items) for one, items in glance(url, name, within)]
+    home = supervisor.home.root
+    if name is None:
+        return [PoolStatus(one, []) for one in names(home=home)]
+    return [_status(one, None, home) for one in names(home=home) if one == name]
 
 
 def _place(supervisor: Looking, *, here: bool) -> tuple[str | None, str]:
