@@ -1,14 +1,26 @@
-"""Wall-clock times as the registry stores them and as people and programs read them."""
+"""
+Wall-clock times as the registry stores them and as people and programs read them; and the clock of uptime.
+
+The latter is chosen here, for leases and whatever else must count the time in which the machine slept.
+"""
 
 from __future__ import annotations
 
 import time
 from _thread import allocate_lock
 
-__all__ = ["distinct_ms", "iso", "now_ms"]
+__all__ = ["UPTIME", "boottime", "distinct_ms", "iso", "now_ms"]
+
+#: Goes on while the machine sleeps, where there is such a clock; elsewhere that of `time.monotonic`.
+UPTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _lock = allocate_lock()
 _last = 0
+
+
+def boottime() -> float:
+    """Return seconds since the machine was started, those that it slept among them."""
+    return time.clock_gettime(UPTIME)
 
 
 def now_ms() -> int:

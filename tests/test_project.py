@@ -68,6 +68,12 @@ def test_no_merge_or_debugging_leftovers() -> None:
         assert "\n<<<<<<" + "< " not in text, path
 
 
+def test_the_clock_that_goes_on_while_the_machine_sleeps_is_chosen_once() -> None:
+    """Two leases that count by two clocks would be over at two times."""
+    modules = (ROOT / "devsup").rglob("*.py")
+    assert [path.name for path in modules if "CLOCK_MONOTONIC" in path.read_text()] == ["clock.py"]
+
+
 def error_classes() -> list[type[errors.DevsupError]]:
     found, todo = [], [errors.DevsupError]
     while todo:

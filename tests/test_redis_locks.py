@@ -23,6 +23,7 @@ import psutil
 import pytest
 
 from devsup import aio
+from devsup.clock import boottime
 from devsup.errors import FleetUnreachable, LockLost, LockTimeout, MissingDependencies, UsageError
 from devsup.locks import RedisLock, _owner, _redis, _taking
 from devsup.redis import links
@@ -337,7 +338,7 @@ def test_a_release_waits_for_a_renewal_that_is_under_way(
 def test_a_lease_counts_from_the_moment_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer may have been on its way for long, and Redis has counted meanwhile."""
     now = 100.0
-    monkeypatch.setattr(_taking, "uptime", lambda: now)
+    monkeypatch.setattr(_taking, "boottime", lambda: now)
     taking = _taking.Taking(RedisLock("redis://host", "shop").keys, 30.0, {})
     told = [taking.is_to_be_released]
     taking.acquire()
@@ -567,18 +568,18 @@ def test_a_holder_that_stopped_for_longer_than_the_ttl_has_lost_the_lock(
 def test_a_sleep_of_the_machine_counts(shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the clock says that stands for it; and an answer that comes later gives nothing back."""
     lock = RedisLock(shared_redis.url, "shop", ttl=60)
-    real = _taking.uptime
+    real = boottime
     hold = lock.write()
     assert hold.try_acquire()
-    monkeypatch.setattr(_taking, "uptime", lambda: real() + 59)
+    monkeypatch.setattr(_taking, "boottime", lambda: real() + 59)
     assert hold.held
     assert hold._taking is not None
     hold._taking.renew()
-    monkeypatch.setattr(_taking, "uptime", lambda: real() + 61)
+    monkeypatch.setattr(_taking, "boottime", lambda: real() + 61)
     assert hold.lost
     hold._taking.renewed([1, hold.fencing, 0])
     assert hold.lost
-    monkeypatch.setattr(_taking, "uptime", real)
+    monkeypatch.setattr(_taking, "boottime", real)
     assert hold.lost
     assert not hold.release()
     assert hold.lost
@@ -591,8 +592,8 @@ def test_a_hold_that_was_lost_says_so_after_a_release_in_a_loop(
     """There it is another thread that tells Redis."""
     hold = RedisLock(shared_redis.url, "shop", ttl=60).write()
     assert hold.try_acquire()
-    real = _taking.uptime
-    monkeypatch.setattr(_taking, "uptime", lambda: real() + 61)
+    real = boottime
+    monkeypatch.setattr(_taking, "boottime", lambda: real() + 61)
 
     async def leave() -> bool:
         return hold.release()
@@ -833,7 +834,7 @@ WORKER = """
 import asyncio, os, pickle, random, signal, sys, time
 from collections import Counter
 from devsup.errors import FleetUnreachable, LockLost, LockTimeout
-from devsup.locks._taking import uptime
+from devsup.clock import boottime
 from devsup.redis import leases
 
 file, locks, driver, count, body, stops, compare = sys.argv[1:]
@@ -847,14 +848,14 @@ came = Counter()
 
 def swear(hold, number):
     # What it can swear to: it had the lock at `since`, and it had it still at `until`.
-    since = until = uptime()
+    since = until = boottime()
     if not hold.held:
         return
     if stops and number % stops == stops - 1:
         os.kill(os.getpid(), signal.SIGSTOP)
     end = since + body * chance.uniform(0.5, 1.5)
     while True:
-        now = uptime()
+        now = boottime()
         if not hold.held:
             break
         until = now

@@ -25,7 +25,7 @@ class Mine(Record):
     """
     The lease of an exclusive app, as its holder has it.
 
-    ``since`` is when its acquisition was sent, by `devsup.system.alarm.boottime`; it counts from there.
+    ``since`` is when its acquisition was sent, by `devsup.clock.boottime`; it counts from there.
     """
 
     app: str

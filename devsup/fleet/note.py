@@ -12,9 +12,8 @@ import json
 import os
 
 from devsup import identity
-from devsup.clock import iso
+from devsup.clock import boottime, iso
 from devsup.masking import MASK
-from devsup.system.alarm import boottime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

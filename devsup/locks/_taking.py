@@ -22,6 +22,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from devsup import trace
+from devsup.clock import boottime
 from devsup.errors import FleetUnreachable
 from devsup.redis import leases, links
 from devsup.timers import ThreadTimers
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from devsup.redis.leases import Granted, Held, Keys
     from devsup.redis.links import Command
 
-__all__ = ["CHANCE", "Pauses", "Renewer", "Taking", "renewer", "uptime"]
+__all__ = ["CHANCE", "Pauses", "Renewer", "Taking", "renewer"]
 
 #: How much faster than ours a clock may run: what slews clocks stays below a half of that.
 _PACE = 1.001
@@ -50,12 +51,6 @@ _PARTING = 0.5
 
 #: Not the generator that programs seed, and may have seeded for a reason.
 CHANCE = random.SystemRandom()
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def uptime() -> float:
-    """Return the seconds since the machine was started, those in which it slept included."""
-    return time.clock_gettime(_CLOCK)
 
 
 class Pauses:
@@ -102,7 +97,7 @@ class Taking:
         """Whether nobody else can have the lock now, as far as Redis keeps what it has said."""
         if self.fencing is None or self.lost:
             return False
-        if uptime() >= self._until:
+        if boottime() >= self._until:
             self.lost = True
             return False
         return True
@@ -110,7 +105,7 @@ class Taking:
     def acquire(self) -> Command:
         """Return the command that asks for the lock; the same token may ask again and again."""
         self._unanswered, self._open = self.doubt, True
-        self._asked = uptime()
+        self._asked = boottime()
         return leases.acquire(self.keys, self.token, self._ms(), self.info)
 
     def acquired(self, answer: Any) -> Granted | Held:
@@ -131,7 +126,7 @@ class Taking:
     def renew(self) -> Command:
         """Return the command that renews it."""
         assert self.fencing is not None
-        self._asked = uptime()
+        self._asked = boottime()
         return leases.renew(self.keys, self.token, self._ms(), self.fencing, self.info)
 
     def _ms(self) -> int:
@@ -167,7 +162,7 @@ class Taking:
 
     def left(self) -> float:
         """For how many seconds it counts, if nothing renews it."""
-        return self._until - uptime()
+        return self._until - boottime()
 
     def release(self) -> Command:
         """Return the command that gives the lock back."""

@@ -20,7 +20,7 @@ import time
 from datetime import datetime
 
 from devsup import masking
-from devsup.clock import iso
+from devsup.clock import UPTIME, iso
 from devsup.durations import LONGEST, shown
 from devsup.errors import Busy, NotFound, NotOwner, PoolExhausted, UsageError
 from devsup.records import Record
@@ -60,7 +60,6 @@ _TTL = f"give a number of seconds: more than 0, and not more than {LONGEST:.0f}"
 _LEASE = "give what `acquire` or `renew` has returned"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _JSON = json.JSONEncoder(ensure_ascii=False)
-_UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Lease(Record):
@@ -323,4 +322,4 @@ def _ms(moment: str) -> int:
 
 
 def _uptime() -> int:
-    return time.clock_gettime_ns(_UPTIME) // 1_000_000
+    return time.clock_gettime_ns(UPTIME) // 1_000_000

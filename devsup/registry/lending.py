@@ -17,7 +17,7 @@ import os
 import time
 
 from devsup import system
-from devsup.clock import now_ms
+from devsup.clock import UPTIME, now_ms
 from devsup.registry.keeping import KeptTransactions
 
 TYPE_CHECKING = False
@@ -260,10 +260,6 @@ def _next_number(db: Database, name: str) -> int:
     return int(found[0][0])
 
 
-#: The uptime goes on while the machine sleeps, where there is such a clock.
-_UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
 def _now_in(db: Database, name: str, life: str) -> int | None:
     """Return the time in microseconds; None where there is no such pool (any more)."""
     found = db.execute(
@@ -277,7 +273,7 @@ def _now(db: Database, ahead: int | None = None) -> int:
     boot = system.boot_id()
     if boot.startswith("init-"):
         return now_ms() * 1000  # nothing tells this boot from another one
-    uptime = time.clock_gettime_ns(_UPTIME) // 1000
+    uptime = time.clock_gettime_ns(UPTIME) // 1000
     if ahead is None:
         db.execute(
             "INSERT OR IGNORE INTO clocks (boot, ahead) VALUES (?, ?)", (boot, now_ms() * 1000 - uptime)

@@ -15,7 +15,7 @@ from binascii import hexlify
 
 from devsup import identity, trace
 from devsup.apps import fleets
-from devsup.clock import iso, now_ms
+from devsup.clock import boottime, iso, now_ms
 from devsup.errors import DevsupError, FleetUnreachable, LeaseHeldElsewhere
 from devsup.fleet import holding, keys, listing, membership
 from devsup.fleet.membership import Mine
@@ -23,7 +23,6 @@ from devsup.redis import leases
 from devsup.redis.connection import Client
 from devsup.redis.leases import Granted, Held
 from devsup.supervisor.view import OVER, life
-from devsup.system.alarm import boottime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,25 +1,19 @@
 """
-A clock that goes on while the machine sleeps, and a descriptor that is ready at a time of it.
+A descriptor that is ready at a time of the clock that goes on while the machine sleeps.
 
-CLOCK_BOOTTIME and timerfd of Linux; elsewhere the monotonic clock and no descriptor. Loads ctypes. Any thread
-may ask for the time; an `Alarm` is for one.
+The timerfd of Linux; elsewhere there is none. Loads ctypes. An `Alarm` is for one thread.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
+
+from devsup.clock import UPTIME, boottime
 
 __all__ = ["Alarm", "boottime"]
 
-_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _NONBLOCK, _CLOEXEC, _ABSOLUTE = 0o4000, 0o2000000, 1
-
-
-def boottime() -> float:
-    """Return seconds since the machine was started, those that it slept among them."""
-    return time.clock_gettime(_CLOCK)
 
 
 class Alarm:
@@ -33,7 +27,7 @@ class Alarm:
 
         libc = ctypes.CDLL(None)
         try:
-            fd = libc.timerfd_create(_CLOCK, _NONBLOCK | _CLOEXEC)
+            fd = libc.timerfd_create(UPTIME, _NONBLOCK | _CLOEXEC)
         except AttributeError:
             return
         if fd >= 0:
