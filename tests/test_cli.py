@@ -14,6 +14,7 @@ from devsup import __version__, errors, trace
 from devsup.__main__ import main
 from devsup.cli import handlers, plain, screen
 from devsup.cli.answer import Answer, write
+from devsup.cli.verbs import up
 from devsup.errors import (
     DevsupError,
     ExitedEarly,
@@ -22,7 +23,17 @@ from devsup.errors import (
     NotReady,
     PortTaken,
 )
-from devsup.models import LogPage, Member, Outcome, ServerList, StartResult, State, StopResults, Unmanaged
+from devsup.models import (
+    LogPage,
+    Member,
+    Outcome,
+    ServerList,
+    StartResult,
+    State,
+    StopResults,
+    Unmanaged,
+    UpResult,
+)
 from tests.cli_support import StandIn, make_server, make_stop
 from tests.support import ROOT
 
@@ -430,6 +441,41 @@ def test_the_worst_target_decides(
         assert answer["error"]["details"]["failed"] == [
             {"target": f"t{at}", "code": code, "message": f"{code}!"} for at, code in enumerate(codes) if code
         ]
+
+
+def test_of_several_failures_every_exit_status_has_a_place() -> None:
+    """The order that is promised for a stop is a part of the one for all."""
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DevsupError)
+    ]
+    placed = {kind.exit_code: handlers.severity(kind.code) for kind in kinds}
+    several = sorted(placed.keys() - {14, 130, 143}, key=placed.__getitem__)
+    assert [code for code in several if code in (1, 11, 8, 7, 12, 3)] == [1, 11, 8, 7, 12, 3]
+    assert len({placed[code] for code in several}) == len(several)
+    assert max(placed[code] for code in several) < min(placed[code] for code in (14, 130, 143))
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        (["busy", "not_ready"], 7),
+        (["other_owner", "busy", "port_taken"], 7),
+        (["exited_early", "missing_executable"], 9),
+        (["not_ready", "lease_held_elsewhere"], 13),
+        (["registry_unusable", "internal"], 1),
+    ],
+)
+def test_an_up_ends_as_a_stop_would(codes: list[str], expected: int) -> None:
+    told: list[dict[str, Any]] = [
+        {"code": code, "message": "!", "hint": None, "details": {}} for code in codes
+    ]
+    error = up._worst([UpResult(one["code"], "failed", None, one) for one in told])
+    assert error is not None
+    assert error.exit_code == expected
+    stops = [make_stop(code, error=code, outcome=Outcome.FAILED, message="!") for code in codes]
+    stopped = handlers.worst(stops)
+    assert stopped is not None
+    assert stopped.exit_code == expected
 
 
 def test_a_stop_says_what_was_seen(call: Callable[..., Said], supervisor: StandIn) -> None:

@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     Listener = Callable[[Any], None] | None
 
 __all__ = [
-    "exit_order",
     "follows",
     "kind_of",
     "pages",
     "read_environment",
     "read_port",
     "run",
+    "severity",
     "terminate",
     "waiting_for",
     "was_terminated",
@@ -53,8 +53,8 @@ __all__ = [
 LONGEST = 86400.0
 #: Upper bounds that keep one answer in memory.
 MOST = {"limit": 100_000, "lines": 1_000_000, "max_bytes": 100_000_000}
-#: Of several targets the worst decides the exit status; what is not listed comes after the first two.
-exit_order = (1, 11, 8, 7, 12, 3, 0)
+#: Of several targets or apps the worst decides the exit status, and that is the first one here.
+_WORST_FIRST = (1, 11, 13, 10, 9, 2, 8, 7, 12, 4, 5, 3, 6, 0)
 
 _terminated = False
 
@@ -342,12 +342,7 @@ def worst(results: list[StopResult]) -> DevsupError | None:
     failed = [result for result in results if result.error is not None]
     if not failed:
         return None
-
-    def rank(result: StopResult) -> float:
-        code = kind_of(result.error or "internal").exit_code
-        return exit_order.index(code) if code in exit_order else 1.5
-
-    first = min(failed, key=rank)
+    first = min(failed, key=lambda result: severity(result.error or "internal"))
     code = first.error or "internal"
     message = first.message or f"`{first.target}` could not be stopped"
     if len(failed) > 1:
@@ -370,6 +365,12 @@ _STOP_HINTS = {
     "registry_unusable": "make room in the state folder, or make it writable; then `devsup stop {}`",
     "survivors": "devsup status {}",
 }
+
+
+def severity(code: str) -> int:
+    """Return the place of an error among several: the lowest one is that of the worst."""
+    exit_code = kind_of(code).exit_code
+    return _WORST_FIRST.index(exit_code) if exit_code in _WORST_FIRST else len(_WORST_FIRST)
 
 
 def kind_of(code: str) -> type[DevsupError]:

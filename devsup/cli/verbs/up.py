@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["handle", "lines", "waits"]
 
-#: Of several failures the worst decides the exit status; what is not listed comes last.
-_ORDER = (1, 11, 8, 10, 9, 12, 4, 5, 3, 2, 7, 6)
-
 
 def handle(
     supervisor: Supervisor, options: dict[str, Any], progress: Any
@@ -52,12 +49,7 @@ def _worst(results: list[UpResult]) -> DevsupError | None:
     failed = [(one.app, one.error) for one in results if one.error is not None]
     if not failed:
         return None
-
-    def rank(pair: tuple[str, dict[str, Any]]) -> int:
-        code = handlers.kind_of(pair[1]["code"]).exit_code
-        return _ORDER.index(code) if code in _ORDER else len(_ORDER)
-
-    app, worst = min(failed, key=rank)
+    app, worst = min(failed, key=lambda pair: handlers.severity(pair[1]["code"]))
     message = f"`{app}` was not started: {worst['message']}"
     if len(failed) > 1:
         message = f"{len(failed)} of {len(results)} apps were not started"
