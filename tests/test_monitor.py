@@ -6,6 +6,9 @@ import json
 import os
 import re
 import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,8 +22,6 @@ from tests.support import Answer, free_port, hear, is_listening, say, server_arg
 from tests.test_contract import checked
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support import Devsup, DevsupPopen, Spawn, StandIn
 
 
@@ -123,6 +124,25 @@ def test_a_finding_is_recorded_when_it_appears_and_when_it_goes(
     assert devsup(*quiet).data["closed"] == []
     assert findings(devsup) == [(key, True), (key, False)]
     servers.stop("web")
+
+
+def test_who_does_not_tell_of_its_locks_is_told_apart(devsup: Devsup, home: Path) -> None:
+    """By its own name, not by its place among others: one that answers again closes no other's finding."""
+    folder = Path(Home(str(home)).locks)
+    folder.mkdir(parents=True)
+    quiet = ("monitor", "--once", "--json", "--max-cpu", 0)
+    with ExitStack() as stack:
+        mute: list[socket.socket] = []
+        for name in ("4711-a", "4712-b"):
+            mute.append(stack.enter_context(socket.socket(socket.AF_UNIX)))
+            mute[-1].bind(str(folder / f"{name}.locks"))
+            mute[-1].listen()
+        opened = devsup(*quiet).data["opened"]
+        assert sorted(one["id"] for one in opened) == ["lock_silent:4711-a", "lock_silent:4712-b"]
+        (folder / "4711-a.locks").unlink()
+        after = devsup(*quiet).data
+        assert [one["id"] for one in after["closed"]] == ["lock_silent:4711-a"]
+        assert ([one["id"] for one in after["open"]], after["opened"]) == (["lock_silent:4712-b"], [])
 
 
 @LINUX_ONLY

@@ -36,7 +36,7 @@ def look(scene: Scene, facts: list[str]) -> list[Seen]:
         )
         for one in _seeing.troubles(locks)
     ]
-    seen += [Seen(WARN, f"lock_silent:{number}", one, "devsup locks") for number, one in enumerate(oddities)]
+    seen += [Seen(WARN, f"lock_silent:{one.who}", one.message, "devsup locks") for one in oddities]
     return [*seen, *_inherited(folder), *_dead_work(scene)]
 
 

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from devsup import identity, trace
 from devsup.errors import DevsupError
+from devsup.records import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from devsup.locks._manager import LockManager
 
-__all__ = ["SUFFIX", "ask", "is_left", "publish"]
+__all__ = ["SUFFIX", "Oddity", "ask", "is_left", "publish"]
 
 SUFFIX = ".locks"
 #: Seconds that one process gets to answer.
@@ -111,14 +112,21 @@ def _state(folder: str) -> dict[str, Any]:
     return {"by": identity.me().asdict(), "scope": identity.here().key, "locks": locks}
 
 
-def ask(folder: str, *, but: int | None = None) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return what the processes of ``folder`` tell, and what is odd; not the process ``but``."""
-    states, oddities = [], []
+class Oddity(Record):
+    """A process that could not be asked or understood; ``who`` is the same for as long as it lives."""
+
+    who: str
+    message: str
+
+
+def ask(folder: str, *, but: int | None = None) -> tuple[dict[str, dict[str, Any]], list[Oddity]]:
+    """Return what each process of ``folder`` tells, and what is odd; the process ``but`` is not asked."""
+    states, oddities = {}, []
     for entry in sorted(os.listdir(folder)):
         if not entry.endswith(SUFFIX) or entry.partition("-")[0] == str(but):
             continue
         try:
-            states.append(_ask(f"{folder}/{entry}"))
+            states[entry.removesuffix(SUFFIX)] = _ask(f"{folder}/{entry}")
         except ConnectionRefusedError:
             with contextlib.suppress(OSError):
                 os.unlink(f"{folder}/{entry}")  # nobody listens, so whoever made it is dead
@@ -126,7 +134,8 @@ def ask(folder: str, *, but: int | None = None) -> tuple[list[dict[str, Any]], l
             continue
         except (OSError, ValueError) as error:
             why = "in time" if isinstance(error, TimeoutError) else f"({error})"
-            oddities.append(f"pid {entry.partition('-')[0]} did not tell of its locks {why}")
+            message = f"pid {entry.partition('-')[0]} did not tell of its locks {why}"
+            oddities.append(Oddity(entry.removesuffix(SUFFIX), message))
     return states, oddities
 
 

@@ -22,6 +22,7 @@ from devsup.records import Record
 if TYPE_CHECKING:
     from devsup.locks._core import Ticket
     from devsup.locks._manager import LockManager
+    from devsup.locks._publish import Oddity
     from devsup.locks._record import Holder
     from devsup.locks._rw import Resource
 
@@ -49,7 +50,9 @@ def look(folder: str, *, own: LockManager | None = None) -> list[LockStatus]:
     return look_with_oddities(folder, own=own)[0]
 
 
-def look_with_oddities(folder: str, *, own: LockManager | None = None) -> tuple[list[LockStatus], list[str]]:
+def look_with_oddities(
+    folder: str, *, own: LockManager | None = None
+) -> tuple[list[LockStatus], list[Oddity]]:
     """
     Return all locks of ``folder``, and who could not be asked.
 
@@ -67,13 +70,14 @@ def look_with_oddities(folder: str, *, own: LockManager | None = None) -> tuple[
     locks = [_of_file(folder, name, names) for name in names if name.endswith(_LOCK)]
     states, oddities = _publish.ask(folder, but=None if own is None else os.getpid())
     if own is not None:
-        states.append({"by": identity.me().asdict(), "locks": own.own()})
-    for state in states:
+        states[""] = {"by": identity.me().asdict(), "locks": own.own()}
+    for who, state in states.items():
         try:
             by = Identity(**state["by"])
             locks += [_of_state(by.pid, one) for one in state["locks"]]
         except (TypeError, KeyError):
-            oddities.append("a process told of its locks in a way that is not understood")
+            message = f"pid {who.partition('-')[0]} told of its locks in a way that is not understood"
+            oddities.append(_publish.Oddity(who, message))
     return sorted(locks, key=lambda one: (one.name, one.kind)), oddities
 
 

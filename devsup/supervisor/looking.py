@@ -216,7 +216,7 @@ class Looking:
         from devsup.locks import _seeing
 
         locks, oddities = _seeing.look_with_oddities(self.home.locks)
-        notes = [*_seeing.findings(locks), *oddities]
+        notes = [*_seeing.findings(locks), *(one.message for one in oddities)]
         return LockList([one for one in locks if everything or one.is_busy], notes)
 
     def status(self, target: str) -> StatusResult:
