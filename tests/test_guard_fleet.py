@@ -388,6 +388,36 @@ def test_an_operation_in_flight_gets_its_time(host: Host, client: redis.Redis) -
     server.ended()
 
 
+def test_a_request_that_is_taken_back_while_an_operation_is_waited_for_is_not_obeyed(
+    host: Host, client: redis.Redis
+) -> None:
+    """Its caller goes when the guard has it already; another one's still counts."""
+    server = host.start(ttl=3)
+    server.published(client, "running")
+    me = identity.me()
+    number = host.registry.begin_operation(server.id, server.generation, me, "wait")
+    assert isinstance(number, int)
+    stop = Stop("r", server.id, server.generation, "oak, pid 7", "script", True, None, False)
+    mail = keys.mail(FLEET, server.id)
+    element = str(send(client, requests.post(FLEET, stop, 60.0)))
+    wait_until(lambda: not client.exists(mail), 20)
+    assert send(client, requests.withdraw(FLEET, stop, element)) == 0
+    wait_until(lambda: not client.exists(mail), 20)
+    server.renewed_on_the_list(client)  # it has read that by now
+    host.registry.end_operations([number])
+    time.sleep(1.2)  # two looks
+    assert server.lives
+    assert server.row.state is State.RUNNING
+    number = host.registry.begin_operation(server.id, server.generation, me, "wait")
+    assert isinstance(number, int)
+    other = post_heard(client, server)
+    element = str(send(client, requests.post(FLEET, stop, 60.0)))
+    assert send(client, requests.withdraw(FLEET, stop, element)) in (0, 1)
+    host.registry.end_operations([number])
+    assert without_ms(hear_of(client, other)) == SEEN
+    server.ended()
+
+
 #: A guard for whose clock an hour was slept through from when the file `slept` is there.
 SLEPT = """
 from devsup.guard import mail

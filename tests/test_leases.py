@@ -266,6 +266,20 @@ def test_a_request_is_not_obeyed_when_nobody_waits_any_more(client: redis.Redis)
     element = send(client, requests.post("shop", STOP, timeout=60))
     assert send(client, requests.withdraw("shop", STOP, element)) == 1
     assert requests.taken(send(client, requests.take("shop", "1"))) == []
+    # One that the guard has by now is taken back by a word, for as long as it could be obeyed.
+    element = send(client, requests.post("shop", STOP, timeout=60))
+    assert requests.withdrawn(send(client, requests.take("shop", "1"))) == set()
+    assert send(client, requests.withdraw("shop", STOP, element)) == 0
+    assert 0 < client.pttl(keys.mail("shop", "1")) <= 60_000
+    reply = send(client, requests.take("shop", "1"))
+    assert (requests.taken(reply), requests.withdrawn(reply)) == ([], {STOP.id})
+    element = send(client, requests.post("shop", STOP, timeout=0.001))
+    wait_until(lambda: requests.taken(_peek(client)) == [])
+    client.delete(keys.mail("shop", "1"))
+    assert send(client, requests.withdraw("shop", STOP, element)) == 0
+    assert not client.exists(keys.mail("shop", "1"))
+    for text in ("{", "[]", '{"verb":"withdraw"}', '{"verb":[]}'):
+        assert requests.withdrawn([[1, text]]) == set()
     send(client, requests.post("shop", STOP, timeout=0.02))
     send(client, requests.post("shop", STOP.replace(id="r2"), timeout=60))
     wait_until(lambda: len(requests.taken(_peek(client))) == 1)

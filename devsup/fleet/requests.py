@@ -2,7 +2,8 @@
 What one host asks the guard of a server on another host to do, and what that answers.
 
 A request lies in a list until the guard takes it, or its time is over; a message on a channel of the same
-name wakes the guard. It is never obeyed later than its caller waits, and a caller that goes takes it back.
+name wakes the guard. It is never obeyed later than its caller waits. A caller that goes takes it back, and
+where the guard has it already tells that: one that has not begun yet, as it waits for an operation, does not.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = [
     "taken",
     "wait_for_answer",
     "withdraw",
+    "withdrawn",
 ]
 
 #: Milliseconds that an answer, and a request that is over, wait for a caller that has perhaps been killed.
@@ -60,6 +62,22 @@ for _, element in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
 end
 redis.call('DEL', KEYS[1])
 return valid
+"""
+
+# ARGV: element, what to tell the guard that has it, for as long as it may obey.
+_WITHDRAW = """
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) > 0 then
+  return 1
+end
+local time = redis.call('TIME')
+local over = tonumber(string.match(ARGV[1], '^%d+'))
+local left = over - time[1] * 1000 - math.floor(time[2] / 1000)
+if left > 0 then
+  redis.call('RPUSH', KEYS[1], string.format('%.0f %s', over, ARGV[2]))
+  redis.call('PEXPIRE', KEYS[1], math.max(left, redis.call('PTTL', KEYS[1])))
+  redis.call('PUBLISH', KEYS[1], '')
+end
+return 0
 """
 
 _ANSWER = """
@@ -105,8 +123,9 @@ def element_of(reply: Any, request: Stop) -> str | None:
 
 
 def withdraw(fleet: str, request: Stop, element: str) -> list[Any]:
-    """Return the command that takes a request back; its answer is 0 where the guard has it already."""
-    return ["LREM", keys.mail(fleet, request.server), 1, element]
+    """Return the command that takes a request back; the answer is 0 where the guard has it, and is told."""
+    text = json.dumps({"verb": "withdraw", "id": request.id}, separators=(",", ":"))
+    return ["EVAL", _WITHDRAW, 1, keys.mail(fleet, request.server), element, text]
 
 
 def take(fleet: str, server: str) -> list[Any]:
@@ -127,6 +146,19 @@ def taken(reply: Any) -> list[tuple[Stop, float]]:
             if fields.pop("verb") == "stop":
                 found.append((_stop(fields), left / 1e3))
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            continue
+    return found
+
+
+def withdrawn(reply: Any) -> set[str]:
+    """Read which requests are taken back, by their ids: of what `taken` has given before, or gives now."""
+    found = set()
+    for _, text in reply or []:
+        try:
+            fields = json.loads(text)
+            if fields["verb"] == "withdraw":
+                found.add(printable(str(fields["id"])))
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     return found
 

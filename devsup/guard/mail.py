@@ -2,8 +2,8 @@
 What other hosts ask of a guard, from the moment it has read that until it has answered.
 
 A request is refused where it means another generation or somebody else's server, forgotten once its time is
-over, and answered with what was seen of the end. For the guard's one thread: commands are made and answers
-are read here, `devsup.guard.fleet` sends them.
+over or it is taken back, and answered with what was seen of the end. For the guard's one thread: commands are
+made and answers are read here, `devsup.guard.fleet` sends them.
 """
 
 from __future__ import annotations
@@ -60,8 +60,11 @@ class Mail:
 
     def read(self, reply: object, sent: float) -> None:
         """Take in the reply to a `take` that was sent at ``sent`` (`boottime`)."""
-        now = time.monotonic()
+        now, gone = time.monotonic(), requests.withdrawn(reply)
+        self._requests = [one for one in self._requests if one.stop.id not in gone]
         for stop, seconds in requests.taken(reply):
+            if stop.id in gone:
+                continue
             request = _Request(stop, now, sent + seconds)
             refusal = self._refusal(stop)
             if refusal is None:
