@@ -15,7 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -570,6 +570,36 @@ def test_a_finding_is_seen_and_its_fix_mends_it(name: str, place: Place) -> None
         elif kind != "registry_rebuilt":
             place.follow(one.fix)
         assert wait_until(lambda: place.find(kind) == [], 20)
+
+
+def test_a_registry_that_is_larger_than_it_needs_to_be_gives_that_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is stopped for it. One that needs its size is left alone: what is in it is somebody's."""
+    monkeypatch.setattr("devsup.doctor.registry._LARGE", 2**20)
+    server = place.servers.start("web", *server_argv("web"), port=free_port())
+    path = place.home / "registry.db"
+
+    def run(*statements: str) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            for statement in statements:
+                db.execute(statement)
+
+    fill = "INSERT INTO ballast VALUES (zeroblob(3000000))"
+    run("CREATE TABLE ballast (x)", fill)
+    [one] = place.find("registry_large")
+    assert (one.safe, one.fix.startswith("devsup ")) == (False, False)
+    assert "needs 2" in one.message
+    run("DROP TABLE ballast")
+    [one] = place.find("registry_large")
+    assert (one.safe, one.fix) == (True, "devsup doctor --fix")
+    assert path.stat().st_size > 3_000_000
+    mended = Supervisor(str(place.project)).doctor(fix=True)
+    assert "fixed `registry_large`: it takes 0 MiB now" in mended.notes
+    assert place.find("registry_large") == []
+    assert path.stat().st_size < 1_000_000
+    assert place.servers.find("web")["pid"] == server["pid"]
+    place.servers.stop("web")
 
 
 def test_the_whole_of_a_fix(place: Place) -> None:

@@ -7,6 +7,7 @@ from devsup.doctor.scene import BAD, WARN, Seen, found
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.doctor.scene import Scene
+    from devsup.registry.inspecting import Inspection
 
 __all__ = ["KINDS", "look"]
 
@@ -40,13 +41,25 @@ def look(scene: Scene, facts: list[str]) -> list[Seen]:
         )
     size = inspected.size + inspected.wal
     if size > _LARGE:
-        message = f"the registry `{scene.home.registry}` takes {size // 2**20} MiB"
-        seen.append(Seen(WARN, "registry_large", message, "devsup stop --all --everywhere"))
+        seen.append(_large(scene, inspected))
     facts.append(
         f"schema {inspected.version}, {-(-size // 1024)} KiB, {inspected.live} live, {inspected.ended} ended,"
         f" {inspected.events} events"
     )
     return seen
+
+
+def _large(scene: Scene, inspected: Inspection) -> Seen:
+    size, needed = inspected.size + inspected.wal, inspected.size - inspected.free
+    message = f"the registry `{scene.home.registry}` takes {size // 2**20} MiB, and needs {needed // 2**20}"
+    if needed <= _LARGE:
+        return Seen(WARN, "registry_large", message, "devsup doctor --fix", mend=lambda: _compact(scene))
+    begin_anew = "when nothing runs move it away, history and pools with it: `devsup stop --all --everywhere`"
+    return Seen(WARN, "registry_large", message, begin_anew)
+
+
+def _compact(scene: Scene) -> str:
+    return f"it takes {scene.registry.compact() // 2**20} MiB now"
 
 
 def _rebuild(scene: Scene) -> str:

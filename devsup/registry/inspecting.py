@@ -1,5 +1,5 @@
 """
-Is the file of the registry whole, and how big has it become?
+Is the file of the registry whole, how big has it become, and how small can it be?
 
 Each statement is a transaction of its own, since one that meets damage could not be ended well. Nothing here
 is on the way of a start, a stop or a list.
@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from devsup.registry.opening import Database
 
-__all__ = ["Inspection", "inspect", "refuse_damage"]
+__all__ = ["Inspection", "compact", "inspect", "refuse_damage"]
 
 #: Problems that are told; the first says all there is to say.
 _MOST = 3
@@ -27,12 +27,13 @@ class Inspection(Record):
     """
     A registry at one moment.
 
-    ``size`` and ``wal`` are bytes on disk, ``damage`` what is wrong with the file; of a damaged one nothing
-    is counted. ``ended`` and ``events`` are those kept.
+    ``size`` and ``wal`` are bytes on disk, ``free`` those of the former that are not used. ``damage`` is
+    what is wrong with the file; of a damaged one nothing is counted. ``ended`` and ``events`` are those kept.
     """
 
     version: int
     size: int
+    free: int
     wal: int
     damage: list[str]
     live: int
@@ -48,12 +49,21 @@ def inspect(db: Database, *, whole: bool) -> Inspection:
     return Inspection(
         version=version,
         size=_size(path),
+        free=_number(db, "PRAGMA freelist_count") * _number(db, "PRAGMA page_size"),
         wal=_size(f"{path}-wal"),
         damage=damage,
         live=0 if damage else _number(db, "SELECT count(*) FROM runs WHERE live = 1"),
         ended=0 if damage else _number(db, "SELECT count(*) FROM history"),
         events=0 if damage else _number(db, "SELECT count(*) FROM events"),
     )
+
+
+def compact(db: Database) -> int:
+    """Give back the bytes that are not used, and return what is left on disk; who writes has to wait."""
+    [(_, _, path)] = [one for one in db.execute("PRAGMA database_list").fetchall() if one[1] == "main"]
+    db.execute("VACUUM")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return _size(path) + _size(f"{path}-wal")
 
 
 def refuse_damage(db: Database) -> None:

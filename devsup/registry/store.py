@@ -116,6 +116,12 @@ class Registry(Transactions):
 
         self._run(inspecting.refuse_damage, write=False, single=True)
 
+    def compact(self) -> int:
+        """Give back what the file takes and does not need; return the bytes that it takes then."""
+        from devsup.registry import inspecting
+
+        return self._run(inspecting.compact, write=True, single=True) or 0
+
     # -- starting -----------------------------------------------------------------------------------
 
     def reserve(
