@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -206,13 +206,37 @@ def test_a_stop_waits_for_an_operation_of_another_process(
 @pytest.mark.usefixtures("_impatient")
 def test_a_stop_goes_on_when_the_time_is_over_and_says_so(world: World, server: Server, spawn: Spawn) -> None:
     holder = spawn(HOLDER, world.project, world.home)
-    hear(holder)
+    assert hear(holder) == f"inside {server.pid}\n"
     results = world.devsup.stop(["web"])
     assert results.results[0].outcome is Outcome.STOPPED
     (note,) = results.notes
     assert note.startswith(f"`{server.session}` was stopped amid `screenshots` of pid {holder.pid} for ")
     say(holder)  # its end is none the worse for it
     assert (hear(holder), holder.wait(10)) == ("over\n", 0)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_the_time_of_an_operation_counts_from_when_it_is_seen(
+    world: World, server: Server, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop that a busy machine lets look late gives it no less, and says that it was stopped amid it."""
+    holder = spawn(HOLDER, world.project, world.home)
+    assert hear(holder) == f"inside {server.pid}\n"
+    claim, looks = Registry.claim_patiently, list[float]()
+
+    def late(registry: Registry, *args: Any, **how: Any) -> Any:
+        if not looks:
+            time.sleep(0.6)
+        looks.append(time.monotonic())
+        return claim(registry, *args, **how)
+
+    monkeypatch.setattr(Registry, "claim_patiently", late)
+    results = world.devsup.stop(["web"])
+    assert results.results[0].outcome is Outcome.STOPPED
+    assert time.monotonic() - looks[0] >= 0.5
+    (note,) = results.notes
+    assert "was stopped amid `screenshots`" in note
+    say(holder)
 
 
 def test_who_enters_and_who_leaves_may_be_two(world: World, server: Server) -> None:
@@ -236,7 +260,7 @@ def test_a_killed_holder_counts_no_more(
 ) -> None:
     """The stop hears of its death, and takes out what it has left."""
     holder = spawn(HOLDER, world.project, world.home)
-    hear(holder)
+    assert hear(holder) == f"inside {server.pid}\n"
     began = time.monotonic()
     stop = Stopping(world, "web")
     assert patient.wait(20)

@@ -192,7 +192,8 @@ class _Stop:
         #: Only the generation that ran when the call began is meant, or the one a restart was about to make.
         self.pinned = pinned
         self.keeps_lease = keeps_lease
-        self.patient_until = self.began + PATIENCE
+        #: Until when others may finish, from the first look that has seen them on.
+        self.patient_until: float | None = None
         self.pause = _SOON
         #: What it has waited for last, for the note that it did not end in time.
         self.waited_for: str | None = None
@@ -305,7 +306,7 @@ class _Stop:
 
     def _try_claim(self, row: Row, mine: StopClaim, dead: Identity | None) -> StopClaim | None:
         """Return the claim in force; None where it has ended, or others get some time to finish."""
-        if time.monotonic() >= self.patient_until:
+        if self.patient_until is not None and time.monotonic() >= self.patient_until:
             held = self.registry.claim_stop(row.id, row.generation, mine, dead_holder=dead)
             if held == mine and self.waited_for is not None:
                 self.notes.append(
@@ -330,11 +331,13 @@ class _Stop:
         return answer
 
     def _be_patient(self, what: str, *processes: Identity) -> None:
-        if self.waited_for is None:
+        now = time.monotonic()
+        if self.patient_until is None:
             self.deadline += PATIENCE
+            self.patient_until = now + PATIENCE
         self.waited_for = what
         self._wait_for(*list(dict.fromkeys(processes))[:2])
-        self.due = min(time.monotonic() + self.pause, self.patient_until)
+        self.due = min(now + self.pause, self.patient_until)
         self.pause = min(self.pause * 2, _LATER)
 
     def _proceed(self, row: Row, alive: Life) -> None:
