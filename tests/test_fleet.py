@@ -119,13 +119,13 @@ def test_a_start_that_fails_leaves_no_lease(hosts: Hosts, shared_redis: RedisSer
 #: A start that waits after its lease is granted, before there is a guard.
 KILLED = """
 import os, sys
-from devsup.supervisor import Supervisor, start
-real = start.launch_guard
+from devsup.supervisor import Supervisor, making
+real = making.launch_guard
 def launch(*args, **named):
     print("has it", flush=True)
     sys.stdin.readline()
     return real(*args, **named)
-start.launch_guard = launch
+making.launch_guard = launch
 Supervisor().start("web")
 """
 
