@@ -160,6 +160,17 @@ def test_a_lease_is_over_after_its_time(client: redis.Redis) -> None:
     assert isinstance(renew(client, "a", second.fencing - 1), Held)
 
 
+def test_it_is_taken_from_a_server_of_a_place_and_from_no_other(client: redis.Redis) -> None:
+    """One that says nothing of either is nobody's to take like that."""
+    info = {"place": "boot/1/home", "server": "a b"}
+    send(client, leases.acquire(KEYS, "old", 60_000, info))
+    for other in ("boot/1/home", "a b", "boot/1/home a", "boot/2/home a b", " ", ""):
+        assert isinstance(acquire(client, "new", instead=other), Held)
+    assert isinstance(acquire(client, "new", instead="boot/1/home a b"), Granted)
+    for other in ("boot/1/home a b", " ", "", "false"):
+        assert isinstance(acquire(client, "newer", instead=other), Held)
+
+
 def test_of_two_who_had_it_the_newer_has_it_after_a_loss(client: redis.Redis) -> None:
     """The older of them comes back first, when nobody else knows better."""
     old = acquire(client, "old")

@@ -31,13 +31,15 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-# ARGV: token, ttl (ms), the token to take it from (or none), and what else is to be known of the holder.
+# ARGV: token, ttl (ms), the token or the place and server to take it from (or none), and what else is to be
+# known of the holder.
 _ACQUIRE = f"""{_NOW}
-local held = redis.call('HGET', KEYS[1], 'token')
+local held, place, server = unpack(redis.call('HMGET', KEYS[1], 'token', 'place', 'server'))
+local whose = place and server and place .. ' ' .. server
 if held == ARGV[1] then  -- the answer to this very call was lost
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return {{1, tonumber(redis.call('HGET', KEYS[1], 'fencing')), now}}
-elseif held and held ~= ARGV[3] then
+elseif held and held ~= ARGV[3] and whose ~= ARGV[3] then
   return {{0, redis.call('PTTL', KEYS[1]), now, redis.call('HGETALL', KEYS[1])}}
 end
 local fencing = math.max(tonumber(redis.call('GET', KEYS[2]) or 0) + 1, time[1] * 1000000 + time[2])
@@ -121,7 +123,11 @@ class Held(Record):
 def acquire(
     keys: Keys, token: str, ttl_ms: int, info: Mapping[str, str], *, instead: str = ""
 ) -> tuple[str | int, ...]:
-    """Return the command that takes the lease where it is free, or held by the token ``instead``."""
+    """
+    Return the command that takes the lease where it is free, or held by the token ``instead``.
+
+    What a lease says of its ``place`` and ``server``, with a blank in between, may stand there as well.
+    """
     return "EVAL", _ACQUIRE, 2, keys.lease, keys.counter, token, ttl_ms, instead, *_flat(info)
 
 

@@ -3,8 +3,8 @@ Take the lease of an exclusive app, so that its server is the only one on all ho
 
 Asked for once the server has its reservation here, and before its guard is started: with the session's lock
 held, outside of any transaction, in one round trip; in two where the lease is that of a server of this very
-place that is no more. A caller that is killed in between leaves a lease that its next start takes over at
-once, and other hosts when its time is over.
+place that is no more, and that this start has not cleared away itself. A caller that is killed in between
+leaves a lease that its next start takes over at once, and other hosts when its time is over.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Leasing:
         timeout = min(_TIMEOUT, max(_LAST_TIMEOUT, deadline - time.monotonic()))
         with client(self.fleet, timeout) as redis:
             since = boottime()
-            answer = self._ask(redis, row, token)
+            # What a killed caller has left, most likely, and then the only one: it needs no answer first.
+            (dead,) = self.cleared if len(self.cleared) == 1 else ("",)
+            answer = self._ask(redis, row, token, instead=f"{self._place()} {dead}" if dead else "")
             if not isinstance(answer, Granted) and self._is_left_over(answer):
                 trace.step("the lease is that of a server of ours which is no more: taking it over")
                 since = boottime()
@@ -134,6 +136,9 @@ class Leasing:
             # What made the start fail is what its caller is to hear.
             trace.step(f"the lease is over by itself: {error}")
 
+    def _place(self) -> str:
+        return holding.place(identity.here(), self.home.root)
+
     def _keys(self, row: Row) -> leases.Keys:
         return keys.lease(self.membership.name, str(self.membership.project), str(row.app))
 
@@ -145,7 +150,7 @@ class Leasing:
     def _info(self, row: Row) -> dict[str, str]:
         return holding.fields(
             self.membership.host,
-            holding.place(identity.here(), self.home.root),
+            self._place(),
             owner=row.owner,
             url=row.url,
             server=row.id,
@@ -155,7 +160,7 @@ class Leasing:
     def _is_left_over(self, held: Held, *, ends: str | None = None) -> bool:
         """Tell whether the holder is a server of this state folder that is no more, or ``ends`` just now."""
         holder = holding.read(held.holder)
-        if holder is None or holder.place != holding.place(identity.here(), self.home.root):
+        if holder is None or holder.place != self._place():
             return False
         row = self.registry.row(holder.server)
         if row is not None:
@@ -172,7 +177,7 @@ class Leasing:
                 details={"host": held.holder.get("host"), "owner": None, "url": None, "fencing": None},
             )
         where = f"on `{holder.host}`"
-        if holder.place == holding.place(identity.here(), self.home.root):
+        if holder.place == self._place():
             other = self.registry.row(holder.server)
             where = f"on this host, in `{other.project}`" if other is not None else where
         whose = f", for `{holder.owner}`" if holder.owner else ""
