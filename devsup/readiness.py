@@ -287,6 +287,6 @@ def tls_helper_argv(python: str, listener: Listener, path: str, *, status: int |
     ]  # fmt: skip
 
 
-def still_listens(inode: int) -> bool:
-    """Tell whether the socket with ``inode`` is still a listening one."""
-    return any(one.inode == inode for one in system.listeners())
+def still_listens(listener: Listener) -> bool:
+    """Tell whether this very socket is still a listening one."""
+    return any(one.inode == listener.inode for one in system.listeners(listener.port))

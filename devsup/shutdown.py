@@ -131,6 +131,8 @@ class _Shutdown:
         self.reap = reap
         self.known: dict[int, ProcessInfo] = {}
         self.left: dict[int, ProcessInfo] = {}
+        #: Who was seen to have detached himself since the TERM.
+        self.late: dict[int, ProcessInfo] = {}
         self.inodes = {tree.listener[1]} if tree.listener is not None else set()
         self.handles: dict[int, int] = {}
         self.termed_at: int | None = None
@@ -170,7 +172,7 @@ class _Shutdown:
             ms=round((time.monotonic() - began) * 1e3),
             survivors=[Member(info.pid, trees.show(info)) for info in alive],
             left_running=[Member(info.pid, trees.show(info)) for info in self.left.values() if _lives(info)],
-            port_free=None if self.port is None else all(one.port != self.port for one in system.listeners()),
+            port_free=None if self.port is None else not system.listeners(self.port),
             port_held=held,
         )
 
@@ -188,7 +190,10 @@ class _Shutdown:
             held = trees.listening([info for info in infos if info.pid in left])
             left -= {pid for pid, ones in held.items() if self._are_ours(ones)}
         self.left.update({info.pid: info for info in infos if info.pid in left})
-        return [info for info in infos if info.pid not in left and not self._detached_since(info)]
+        infos = [info for info in infos if info.pid not in left]
+        late = {info.pid: info for info in infos if self._detached_since(info)}
+        self.late.update(late)
+        return [info for info in infos if info.pid not in late]
 
     def _are_ours(self, ones: list[Listener]) -> bool:
         """Tell whether one of these sockets is the server's, or in the way of the next one on its port."""
@@ -208,7 +213,9 @@ class _Shutdown:
         """Whoever detached himself since the TERM and is still there is left, and said to be."""
         if self.termed_at is None:
             return
-        infos = trees.members(self.tree, full=True)
+        # The last look was a full one; what has come since then from those it saw is below the guard.
+        now = trees.members(self.tree, full=self.tree.parent is None)
+        infos = {**self.late, **{info.pid: info for info in now}}.values()
         late = [info for info in infos if info.pid not in self.left and self._detached_since(info)]
         self.left.update({info.pid: info for info in late if _FLUSH not in trees.show(info)})
 

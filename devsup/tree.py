@@ -12,6 +12,7 @@ signal go through `identity.signal`, which proves the process again.
 from __future__ import annotations
 
 import json
+import os
 
 from devsup import identity, masking, system
 from devsup.filenames import native_all, portable_all
@@ -160,7 +161,7 @@ def _add_strays(tree: Tree, found: dict[int, ProcessInfo], seen: set[int]) -> No
             _add_descendants(tree, pid, found, seen)
     nameless = []
     for pid in system.all_pids():
-        if pid in seen or pid == tree.parent:
+        if pid in seen or pid == tree.parent or not _may_be_ours(pid, tree):
             continue
         info = _living(pid)
         if info is None or (leader is not None and info.ticks < leader.ticks):
@@ -173,6 +174,23 @@ def _add_strays(tree: Tree, found: dict[int, ProcessInfo], seen: set[int]) -> No
             nameless.append(info)
     if nameless and leader is not None and _is_ours(leader, found.values()):
         found.update({info.pid: info for info in nameless})
+
+
+def _may_be_ours(pid: int, tree: Tree) -> bool:
+    """
+    Tell whether a process is worth a closer look; False is certain.
+
+    All but a few processes of a system are strangers, and what proves one to be ours costs thrice as much as
+    to see that nothing speaks for it.
+    """
+    if tree.id.encode() in (system.environ(pid) or b""):
+        return True
+    if tree.leader is None:
+        return False
+    try:
+        return tree.leader.pid in (os.getsid(pid), os.getpgid(pid))
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
 
 
 def _add_descendants(tree: Tree, pid: int, found: dict[int, ProcessInfo], seen: set[int]) -> None:

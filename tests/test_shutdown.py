@@ -21,6 +21,7 @@ from tests.support import devsup_argv, free_port, hear, is_listening, processes_
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from devsup.models import Identity
     from tests.support import Devsup, DevsupPopen, Spawn, StandIn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
@@ -354,6 +355,37 @@ def test_who_left_the_tree_unseen_is_found_by_its_marker(servers: Servers, witho
     assert (result["outcome"], result["signals"], result["survivors"]) == ("stopped", ["SIGTERM"], [])
     assert not alive(daemon)
     servers.nothing_is_left(port)
+
+
+def test_who_detached_himself_and_is_below_nobody_is_named(
+    spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen by the look at everybody that proves the end, and by no other."""
+    leader, late = spawn(SLEEPER), spawn(SLEEPER)
+    assert [hear(one) for one in (leader, late)] == ["up\n"] * 2
+    who = identity.of(leader.pid)
+    infos = [system.process(one.pid) for one in (leader, late)]
+    assert who is not None
+    assert all(infos)
+    first, detached = [info.replace(sid=info.pid) for info in infos if info is not None]
+
+    def members(_: Tree, *, full: bool) -> list[system.ProcessInfo]:
+        return [detached] if full and first.pid in termed else [] if termed else [first]
+
+    termed: set[int] = set()
+    signal_one = identity.signal
+
+    def send(one: Identity, signum: int) -> bool:
+        termed.add(one.pid)
+        return signal_one(one, signum)
+
+    monkeypatch.setattr(trees, "members", members)
+    monkeypatch.setattr(identity, "signal", send)
+    monkeypatch.setattr(system, "now_ticks", lambda: 0)  # whoever is new now was born after the TERM
+    ended = shutdown.end(Tree("nobody", who, parent=os.getpid()), grace=20)
+    assert (ended.signals, ended.survivors) == (["SIGTERM"], [])
+    assert [one.pid for one in ended.left_running] == [late.pid]
+    assert termed == {leader.pid}
 
 
 def test_a_stop_of_what_has_ended_changes_nothing(servers: Servers) -> None:

@@ -148,6 +148,25 @@ def test_a_session_is_ours_only_on_proof(spawn: Spawn, ours: bool) -> None:
     child.communicate(timeout=30)
 
 
+def test_strangers_are_passed_over(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine has hundreds of them, and twenty guards may look at all of them at once."""
+    marker = Marker("/home", "/project", "dev_server_web", uuid.uuid4().hex[:12], 1)
+    child = spawn(ABANDONED, str(marker))
+    number, *there = map(int, hear(child).split())
+    looked_at: list[int] = []
+    look = system.process
+
+    def process(pid: int) -> system.ProcessInfo | None:
+        looked_at.append(pid)
+        return look(pid)
+
+    monkeypatch.setattr(system, "process", process)
+    found = trees.members(Tree(marker.id, Identity(number, 0, system.boot_id())), full=True)
+    assert sorted(info.pid for info in found) == sorted(there)
+    assert set(looked_at) <= {number, *there}
+    child.communicate(timeout=30)
+
+
 # -- what is shared with the user ------------------------------------------------------------------
 
 

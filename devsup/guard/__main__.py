@@ -33,4 +33,7 @@ if __name__ == "__main__":
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     from devsup.guard.loop import main
 
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    # Everything is written and closed; who asked for the stop waits until this process has ended, and the
+    # interpreter would take longer to tidy up its memory than the end of the server took.
+    os._exit(status)

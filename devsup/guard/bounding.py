@@ -109,6 +109,12 @@ class Bounding:
         except OSError:
             return False
 
+    def rest(self) -> None:
+        """Expect the end: `finish` is quick a moment after this. Looks go on where there is none."""
+        if self._growth is not None:
+            self._growth.disarm()
+            self.due = time.monotonic() + _FIRST if self.due is None else self.due
+
     def finish(self) -> None:
         """Leave the log of a server that has ended within its limit."""
         if self.limit is not None:

@@ -168,14 +168,14 @@ class Charge:
         """Tell whether the process that listened has ended."""
         assert self.listener is not None
         if not self.listener.pid:  # somebody else's: only the socket can be looked at
-            return not still_listens(self.listener.listener.inode)
+            return not still_listens(self.listener.listener)
         handle = self.handles.get("listener")
         # Asked afresh: the number of a descriptor that was ready may have gone to this one in the same turn.
         return system.has_exited(handle) if handle is not None else not _lives(self.listener.pid)
 
     def moved_socket(self) -> Found | None:
         """Return where it serves now, if it has moved its socket though nobody ended."""
-        if self.listener is None or not self.listener.pid or still_listens(self.listener.listener.inode):
+        if self.listener is None or not self.listener.pid or still_listens(self.listener.listener):
             return None
         found = find(self.tree(), asked=self.job.port, log=self.job.log)
         if found is not None:

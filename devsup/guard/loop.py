@@ -500,6 +500,7 @@ class Guard:
         self.timers.disarm(_AGAIN, _ANEW, IDLE)
 
     def _shut_down(self, *, grace: float | None = None, sweep: bool = False) -> Ended:
+        self.bounding.rest()
         return endings.shut_down(self.charge, self.book, grace=grace, sweep=sweep, fleet=self.fleet)
 
     def _end(self, state: State, *, ended: Ended | None, reason: str, **how: Any) -> None:

@@ -176,7 +176,7 @@ class Watch:
             if answer.tls:
                 self._start_helper(found.replace(scheme="https"), in_clear=found if answered else None)
                 return None
-            if answered and readiness.still_listens(found.listener.inode):
+            if answered and readiness.still_listens(found.listener):
                 return self._accept(found)
         self._again(_ASK_AGAIN)
         return None
@@ -217,7 +217,7 @@ class Watch:
         self.helpers = frozenset()
         self._doubts_tls = status != 0
         found = self._candidate if status == 0 else self._in_clear
-        if found is not None and readiness.still_listens(found.listener.inode):
+        if found is not None and readiness.still_listens(found.listener):
             return self._accept(found)
         self._again(_ASK_AGAIN)
         return None

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from devsup.models import Row
     from devsup.paths import Home
 
-__all__ = ["Damaged", "Database", "is_current", "is_newer", "open_database", "repair"]
+__all__ = ["Damaged", "Database", "has_this_schema", "is_current", "is_newer", "open_database", "repair"]
 
 #: Seconds for which SQLite waits on a connection that is kept, whose owner asks again: by itself it would
 #: look less and less often, and eight processes on two busy cores mostly sleep.
@@ -205,6 +205,14 @@ def _verify(connection: sqlite3.Connection, seen: int, *, any_schema: bool) -> N
         )
     if version < schema.VERSION:
         raise _Outdated
+
+
+def has_this_schema(db: Database) -> bool:
+    """Tell whether an open registry has the schema of this devsup; what cannot be read has not."""
+    try:
+        return db.execute("PRAGMA user_version").fetchall() == [(schema.VERSION,)]
+    except sqlite3.Error:
+        return False
 
 
 def is_newer(connection: sqlite3.Connection) -> bool:

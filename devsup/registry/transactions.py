@@ -17,7 +17,7 @@ from devsup.registry._sqlite import sqlite3
 from devsup.registry.codec import Undecodable
 from devsup.registry.failures import Damaged, Starved, translate, unusable
 from devsup.registry.locking import PATIENCE
-from devsup.registry.opening import is_newer, open_database, repair
+from devsup.registry.opening import has_this_schema, is_newer, open_database, repair
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Transactions:
             for _ in range(_ATTEMPTS):
                 try:
                     db = self._open.get(me)
+                    if db is not None and not (any_schema or db.checked):
+                        db.checked = has_this_schema(db)
                     if db is None or not (any_schema or db.checked):
                         db = self._connect(me, write=write, any_schema=any_schema)
                         if db is None:

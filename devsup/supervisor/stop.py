@@ -110,12 +110,12 @@ def stop_all_of(
         may_wait = 2 * len(stops) < os.sysconf("SC_OPEN_MAX") - _OTHER_FILES
         stops.append(
             _Stop(
-                index, home, target, grace=grace, sweep=sweep, may_wait=may_wait, pinned=row is not None,
-                keeps_lease=keeps_lease,
+                index, home, registry, target, grace=grace, sweep=sweep, may_wait=may_wait,
+                pinned=row is not None, keeps_lease=keeps_lease,
             )
         )  # fmt: skip
-    _run(stops)
-    _run_again([stop for stop in stops if stop.pinned])
+    _run(registry, stops)
+    _run_again(registry, [stop for stop in stops if stop.pinned])
     results.update({stop.index: stop.result for stop in stops if stop.result is not None})
     for index, original in same.items():
         results[index] = results[original].replace(target=wanted[index][0])
@@ -123,9 +123,8 @@ def stop_all_of(
     return StopResults([results[index] for index in range(len(wanted))], notes)
 
 
-def _run(stops: list[_Stop]) -> None:
-    for stop in stops:
-        stop.go()
+def _run(registry: Registry, stops: list[_Stop]) -> None:
+    _go(registry, stops)
     while pending := [stop for stop in stops if stop.result is None]:
         poll = select.poll()
         for stop in pending:
@@ -134,19 +133,27 @@ def _run(stops: list[_Stop]) -> None:
         left = min(min(stop.deadline, stop.due) for stop in pending) - time.monotonic()
         ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1e3 + 1)}
         now = time.monotonic()
-        for stop in pending:
-            if not ready.isdisjoint(stop.handles) or now >= min(stop.deadline, stop.due):
-                stop.go()
+        due = [stop for stop in pending if now >= min(stop.deadline, stop.due)]
+        _go(registry, [stop for stop in pending if stop in due or not ready.isdisjoint(stop.handles)])
 
 
-def _run_again(stops: list[_Stop]) -> None:
+def _go(registry: Registry, stops: list[_Stop]) -> None:
+    """Make the next step of each, on one connection: to open one takes as long as what is asked on it."""
+    with registry.connection():
+        for stop in stops:
+            stop.go()
+    for stop in stops:
+        stop.settle()
+
+
+def _run_again(registry: Registry, stops: list[_Stop]) -> None:
     """Try once more what has failed and may go well now."""
     failed = [stop for stop in stops if stop.result is not None and stop.result.error in _PASSING]
     if not failed:
         return
     time.sleep(_RETRY_AFTER)
     seconds = [stop.again() for stop in failed]
-    _run(seconds)
+    _run(registry, seconds)
     for stop, second in zip(failed, seconds, strict=True):
         stop.result = second.result
         stop.notes += [f"`{stop.row.session}` was tried twice", *second.notes]
@@ -159,6 +166,7 @@ class _Stop:
         self,
         index: int,
         home: Home,
+        registry: Registry,
         target: Target,
         *,
         grace: float | None,
@@ -169,7 +177,7 @@ class _Stop:
     ) -> None:
         self.index = index
         self.home = home
-        self.registry = Registry(home)
+        self.registry = registry
         self.target = target
         self.row = target.row
         self.job = jobs.find(home.job(target.row.id))
@@ -192,6 +200,8 @@ class _Stop:
         #: Only the generation that ran when the call began is meant, or the one a restart was about to make.
         self.pinned = pinned
         self.keeps_lease = keeps_lease
+        #: Of whose reservation the fleet may hold a lease that is to be given back.
+        self.owing: Row | None = None
         #: Until when others may finish, from the first look that has seen them on.
         self.patient_until: float | None = None
         self.pause = _SOON
@@ -202,8 +212,8 @@ class _Stop:
     def again(self) -> _Stop:
         """Return a new one for the same target, which has had its time to wait for others."""
         second = _Stop(
-            self.index, self.home, self.target, grace=self.grace, sweep=self.sweep, may_wait=self.may_wait,
-            pinned=self.pinned, keeps_lease=self.keeps_lease,
+            self.index, self.home, self.registry, self.target, grace=self.grace, sweep=self.sweep,
+            may_wait=self.may_wait, pinned=self.pinned, keeps_lease=self.keeps_lease,
         )  # fmt: skip
         second.began = second.patient_until = self.began
         return second
@@ -228,6 +238,14 @@ class _Stop:
             self._finish(Outcome.FAILED, error="internal", message=f"{type(error).__name__}: {error}")
         if self.result is None and self.worker is None and time.monotonic() >= self.deadline:
             self._give_up()
+
+    def settle(self) -> None:
+        """Do what may wait for others, after the step and without the registry."""
+        if self.owing is not None:
+            from devsup.supervisor.leasing import give_back
+
+            row, self.owing = self.owing, None
+            give_back(self.home, row)
 
     def _step(self) -> None:
         self.due = time.monotonic() + _LOOK_EVERY
@@ -345,9 +363,7 @@ class _Stop:
             if self.registry.withdraw(row.id, row.generation):
                 jobs.remove(self.home.job(row.id))
                 if alive is Life.DEAD and not self.keeps_lease:
-                    from devsup.supervisor.leasing import give_back
-
-                    give_back(self.home, row)  # its caller was killed, and nobody will know of its server
+                    self.owing = row  # its caller was killed, and nobody will know of its server
                 self._finish(Outcome.STOPPED, port_free=True)
             return  # its guard has claimed it meanwhile: the next step asks that
         if alive is Life.LIVE:

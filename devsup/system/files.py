@@ -61,6 +61,7 @@ class Growth:
 
     def __init__(self) -> None:
         self.fd: int | None = None
+        self._watch = -1
         if _LINUX and CAPABILITIES.inotify:
             import ctypes
 
@@ -75,7 +76,20 @@ class Growth:
 
         self.drain()
         add = ctypes.CDLL(None).inotify_add_watch
-        return bool(add(self.fd, os.fsencode(path), ctypes.c_uint32(_IN_MODIFY | _IN_ONESHOT)) >= 0)
+        self._watch = add(self.fd, os.fsencode(path), ctypes.c_uint32(_IN_MODIFY | _IN_ONESHOT))
+        return self._watch >= 0
+
+    def disarm(self) -> None:
+        """
+        Be told no more for now.
+
+        The kernel takes some 10 ms to forget a watch, and who closes before then waits for it.
+        """
+        if self.fd is not None and self._watch >= 0:
+            import ctypes
+
+            ctypes.CDLL(None).inotify_rm_watch(self.fd, self._watch)
+            self._watch = -1
 
     def drain(self) -> None:
         """Make the descriptor wait again."""
