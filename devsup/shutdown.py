@@ -36,8 +36,11 @@ DEFAULT_GRACE = 5.0
 KILL_BUDGET = 5.0
 #: Seconds for listening sockets to close after their last owner is gone; the longest seen was 0.42 s.
 PORT_BUDGET = 2.0
-#: Longest single wait: a process that appears while the others are waited for is seen this late.
+#: Longest single wait: a process that appears while the others are waited for is seen this late; so is one
+#: that only a look at the whole system shows.
 _LOOK_AGAIN = 0.25
+#: So many seconds of grace can spare what passes until everybody is looked at.
+_SHORT_GRACE = 1.0
 #: Poll interval for what has no descriptor to wait on.
 _PAUSE = 0.005
 #: Processes that are waited on at once: descriptors are few (256 on macOS), and every look needs some too.
@@ -138,13 +141,16 @@ class _Shutdown:
         self.termed_at: int | None = None
         #: The sessions that were there when the TERM was sent.
         self.sessions: set[int] = set()
+        #: When to look at everybody; only those below the guard were looked at before the TERM.
+        self.look_wide_at: float | None = None
+        self.was_narrow = False
 
     def run(self, *, grace: float) -> Ended:
         began = time.monotonic()
         signals = []
         escalated = False
         try:
-            alive = self._look(full=True)
+            alive = self._first_look(grace)
             self._note_sockets(alive)
             if alive:
                 signals.append(signal.Signals(self.first).name)
@@ -176,9 +182,30 @@ class _Shutdown:
             port_held=held,
         )
 
+    def _first_look(self, grace: float) -> list[ProcessInfo]:
+        """
+        Return whom to ask first.
+
+        All that descends from a server is below its guard. Who has the marker all the same, from a stranger
+        that started him for the tree, is seen by the look at everybody that proves the end; where the tree
+        takes its time that comes early enough for him to have all of his.
+        """
+        patience = grace if self.patience is None else self.patience()
+        hurry = grace < _SHORT_GRACE or patience < grace
+        if self.tree.parent is None or hurry or not system.CAPABILITIES.subreaper:
+            return self._look(full=True)
+        alive = self._look(full=False)
+        if not alive:
+            return self._look(full=True)
+        self.was_narrow = True
+        self.look_wide_at = time.monotonic() + _LOOK_AGAIN
+        return alive
+
     def _look(self, *, full: bool) -> list[ProcessInfo]:
         """Return those to end that live now."""
         self.reap()
+        if full:
+            self.look_wide_at = None
         # Without a guard nobody inherits the orphans, so only a full look sees them.
         infos = trees.members(self.tree, full=full or self.tree.parent is None)
         # Without a marker (devsup did not start it) an orphan is known only by having been seen before.
@@ -191,6 +218,7 @@ class _Shutdown:
             left -= {pid for pid, ones in held.items() if self._are_ours(ones)}
         self.left.update({info.pid: info for info in infos if info.pid in left})
         infos = [info for info in infos if info.pid not in left]
+        self.sessions.update(info.sid for info in infos if self._was_missed(info))
         late = {info.pid: info for info in infos if self._detached_since(info)}
         self.late.update(late)
         return [info for info in infos if info.pid not in late]
@@ -198,6 +226,10 @@ class _Shutdown:
     def _are_ours(self, ones: list[Listener]) -> bool:
         """Tell whether one of these sockets is the server's, or in the way of the next one on its port."""
         return any(one.inode in self.inodes or one.port == self.port for one in ones)
+
+    def _was_missed(self, info: ProcessInfo) -> bool:
+        """Tell whether he was there when the TERM was sent, and did not get it."""
+        return self.termed_at is not None and info.ticks <= self.termed_at and info.pid not in self.known
 
     def _detached_since(self, info: ProcessInfo) -> bool:
         # Next.js starts a process to send its telemetry when it is told to stop, in a session of its own: it
@@ -207,7 +239,12 @@ class _Shutdown:
             return False
         if info.ticks <= self.termed_at:
             return False
+        if self.was_narrow and not _is_younger(info.sid, self.termed_at) and not self._is_below(info):
+            return False  # nobody has looked whether his session was there before
         return not self._are_ours(trees.listening([info]).get(info.pid, []))
+
+    def _is_below(self, info: ProcessInfo) -> bool:
+        return self.tree.parent in trees.above(info.pid)
 
     def _name_detached(self) -> None:
         """Whoever detached himself since the TERM and is still there is left, and said to be."""
@@ -254,18 +291,26 @@ class _Shutdown:
         """Wait until nobody is left or ``budget`` or ``patience`` is over; newcomers get ``signum`` too."""
         deadline = time.monotonic() + budget
         # A quick look may miss somebody: who left the tree unseen still carries the marker.
-        while alive := self._look(full=False) or self._look(full=True):
+        while alive := self._look(full=self._is_time_for_all()) or self._look(full=True):
             newcomers = [info for info in alive if info.pid not in self.known]
+            if any(self._was_missed(info) for info in newcomers):
+                self._note_sockets(newcomers)
+                deadline = time.monotonic() + budget  # his grace begins now
             for info in newcomers:
                 self.known[info.pid] = info
                 self._signal(info, signum)
+                self._signal(info, signal.SIGCONT)
             left = deadline - time.monotonic()
             if patience is not None:
                 left = min(left, patience())
             if left <= 0:
                 return alive
-            self._wait_for_exit(alive, min(left, _LOOK_AGAIN))
+            wide = _LOOK_AGAIN if self.look_wide_at is None else self.look_wide_at - time.monotonic()
+            self._wait_for_exit(alive, max(0.0, min(left, wide, _LOOK_AGAIN)))
         return []
+
+    def _is_time_for_all(self) -> bool:
+        return self.look_wide_at is not None and time.monotonic() >= self.look_wide_at
 
     def _wait_for_exit(self, alive: list[ProcessInfo], seconds: float) -> None:
         """Wait until one of them ends, at most so long; where nothing tells of that, for a moment."""
@@ -309,6 +354,14 @@ class _Shutdown:
             self.reap()
             select.select([], [], [], _PAUSE)
         return False
+
+
+def _is_younger(pid: int, ticks: int) -> bool:
+    try:
+        info = system.process(pid)
+    except PermissionError:
+        return False
+    return info is not None and info.ticks > ticks
 
 
 def _readable(handle: int) -> bool:

@@ -589,6 +589,28 @@ def test_a_quiet_log_wakes_nobody_and_a_write_does_once(temporary: Path) -> None
     looks.finish()
 
 
+def test_a_log_whose_server_is_to_end_is_bounded_all_the_same_if_it_does_not(temporary: Path) -> None:
+    log = temporary / "web.1.log"
+    log.write_text("")
+    looks = bounding.Bounding(str(log), {})
+    looks.look(0.0)
+    if looks.fd is None:
+        pytest.skip("no inotify here")
+    told = looks.fd
+    looks.rest()
+    append(log, b"something\n")
+    assert looks.fd != told
+    assert looks.due is not None
+    looks.look(looks.due)  # it has grown
+    looks.look(looks.due)
+    assert looks.fd == told
+    append(log, b"something\n")
+    assert select.select([told], [], [], 5)[0] == [told]
+    looks.rest()
+    looks.rest()
+    looks.finish()
+
+
 def test_a_log_that_grows_fast_is_looked_at_often(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, log = Clock(monkeypatch), temporary / "web.1.log"
     log.write_text("")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from devsup import identity
-from devsup.errors import LimitReached
+from devsup.errors import LimitReached, RegistryUnusable
 from devsup.models import Row, State
 from devsup.paths import Home
 from devsup.registry import (
@@ -715,6 +715,31 @@ def test_a_connection_is_closed_before_its_lock(registry: Registry, monkeypatch:
         registry.touch("a1")
         assert os.path.exists(registry.home.registry + "-wal")
     assert wals == [False, False]  # the last connection takes the WAL along
+
+
+def test_what_was_opened_for_any_schema_is_not_opened_twice(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve(registry, make_row("a1"))
+    opened: list[bool] = []
+    real = opening.open_database
+
+    def open_database(*args: Any, **kwargs: Any) -> Any:
+        opened.append(kwargs["any_schema"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr("devsup.registry.transactions.open_database", open_database)
+    with registry.connection():
+        assert registry.row("a1") is not None
+        assert registry.ended(id="a1") == []
+        assert registry.row("a1") is not None
+    assert opened == [True]
+    with raw(registry) as connection:
+        connection.execute("PRAGMA user_version = 9999")
+    with registry.connection():
+        assert registry.row("a1") is not None
+        with pytest.raises(RegistryUnusable, match="has schema 9999"):
+            registry.ended(id="a1")
 
 
 def test_threads_may_share_a_registry(registry: Registry) -> None:

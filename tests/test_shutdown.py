@@ -357,35 +357,76 @@ def test_who_left_the_tree_unseen_is_found_by_its_marker(servers: Servers, witho
     servers.nothing_is_left(port)
 
 
-def test_who_detached_himself_and_is_below_nobody_is_named(
-    spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+#: Higher than any number that a system gives to a process.
+NOBODY = 2**31 - 1
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_who_is_below_nobody_is_left_only_in_a_new_session(
+    spawn: Spawn, monkeypatch: pytest.MonkeyPatch, new: bool
 ) -> None:
-    """Seen by the look at everybody that proves the end, and by no other."""
+    """Born after the TERM and seen only by the look that proves the end: he may come from an old session."""
     leader, late = spawn(SLEEPER), spawn(SLEEPER)
     assert [hear(one) for one in (leader, late)] == ["up\n"] * 2
     who = identity.of(leader.pid)
     infos = [system.process(one.pid) for one in (leader, late)]
     assert who is not None
-    assert all(infos)
-    first, detached = [info.replace(sid=info.pid) for info in infos if info is not None]
+    first, found = [info.replace(sid=info.pid) for info in infos if info is not None]
+    found = found if new else found.replace(sid=NOBODY)
+    termed: list[int] = []
+    send = identity.signal
 
     def members(_: Tree, *, full: bool) -> list[system.ProcessInfo]:
-        return [detached] if full and first.pid in termed else [] if termed else [first]
+        if not termed:
+            return [] if full else [first]
+        return [found] if full and late.poll() is None else []
 
-    termed: set[int] = set()
-    signal_one = identity.signal
-
-    def send(one: Identity, signum: int) -> bool:
-        termed.add(one.pid)
-        return signal_one(one, signum)
+    def signal_one(one: Identity, signum: int) -> bool:
+        termed.extend([one.pid] if signum == signal.SIGTERM else [])
+        return send(one, signum)
 
     monkeypatch.setattr(trees, "members", members)
-    monkeypatch.setattr(identity, "signal", send)
-    monkeypatch.setattr(system, "now_ticks", lambda: 0)  # whoever is new now was born after the TERM
-    ended = shutdown.end(Tree("nobody", who, parent=os.getpid()), grace=20)
+    monkeypatch.setattr(identity, "signal", signal_one)
+    monkeypatch.setattr(system, "now_ticks", lambda: 0)  # all that is new was born after the TERM
+    ended = shutdown.end(Tree("nobody", who, parent=leader.pid), grace=20)
     assert (ended.signals, ended.survivors) == (["SIGTERM"], [])
-    assert [one.pid for one in ended.left_running] == [late.pid]
-    assert termed == {leader.pid}
+    assert termed == ([leader.pid] if new else [leader.pid, late.pid])
+    assert [one.pid for one in ended.left_running] == ([late.pid] if new else [])
+
+
+def test_a_session_that_the_first_look_has_missed_is_no_way_out(
+    spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel may leave out a child while another one ends."""
+    leader, missed = spawn(SLEEPER), spawn(SLEEPER)
+    assert [hear(one) for one in (leader, missed)] == ["up\n"] * 2
+    who, old = identity.of(leader.pid), system.process(missed.pid)
+    assert who is not None
+    assert old is not None
+    wait_until(lambda: system.now_ticks() > old.ticks + 1)
+    born = spawn(SLEEPER)
+    assert hear(born) == "up\n"
+    termed: list[int] = []
+    send = identity.signal
+
+    def members(_: Tree, *, full: bool) -> list[system.ProcessInfo]:
+        del full
+        there = [leader] if not termed else [missed, born]
+        infos = [system.process(one.pid) for one in there if one.poll() is None]
+        homes = {leader.pid: leader.pid}  # the others have one session
+        return [info.replace(sid=homes.get(info.pid, missed.pid)) for info in infos if info is not None]
+
+    def signal_one(one: Identity, signum: int) -> bool:
+        termed.extend([one.pid] if signum == signal.SIGTERM else [])
+        return send(one, signum)
+
+    monkeypatch.setattr(trees, "members", members)
+    monkeypatch.setattr(trees, "above", lambda _: {os.getpid()})
+    monkeypatch.setattr(identity, "signal", signal_one)
+    monkeypatch.setattr(system, "now_ticks", lambda: old.ticks)
+    ended = shutdown.end(Tree("nobody", who, parent=os.getpid()), grace=20)
+    assert (ended.signals, ended.survivors, ended.left_running) == (["SIGTERM"], [], [])
+    assert termed == [leader.pid, missed.pid, born.pid]
 
 
 def test_a_stop_of_what_has_ended_changes_nothing(servers: Servers) -> None:

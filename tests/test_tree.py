@@ -25,6 +25,8 @@ from tests.support import SERVERS, fetch, free_port, hear, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from subprocess import Popen
+    from typing import Any
 
     from tests.support import Devsup, Spawn
 
@@ -189,6 +191,62 @@ def test_a_daemon_cannot_pass_its_life_on_to_a_child(servers: Servers) -> None:
     port = free_port()
     servers.start("web", *script(servers.project, "relay", RELAY), port=port)
     ended_by_kill(servers.stop("web", "--grace", "0.3"))
+    servers.nothing_is_left(port)
+
+
+# -- who comes from elsewhere ----------------------------------------------------------------------
+
+#: Started for the tree by somebody who is none of it (a daemon, `systemd-run`): only its marker tells.
+STRAY = """
+import os, signal, sys
+def end(*_):
+    print("termed", flush=True)
+    if sys.argv[1] == "obeys":
+        os._exit(0)
+    if sys.argv[1] == "hands over" and os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.setsid()
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def stray(spawn: Spawn, server: dict[str, Any], does: str) -> Popen[str]:
+    marker = process(server["pid"]).environ()["DEVSUP_MARKER"]
+    child = spawn(STRAY, does, env={"DEVSUP_MARKER": marker})
+    assert hear(child) == "up\n"
+    return child
+
+
+@pytest.mark.parametrize(("name", "grace"), [("web", "20"), ("stubborn", "1.5"), ("stubborn", "0.7")])
+def test_who_only_carries_the_marker_is_asked_before_he_is_killed(
+    servers: Servers, spawn: Spawn, name: str, grace: str
+) -> None:
+    port = free_port()
+    child = stray(spawn, servers.stand_in("web", name, port=port), "obeys")
+    result = servers.stop("web", "--grace", grace)
+    assert (result["outcome"], result["survivors"], result["left_running"]) == ("stopped", [], [])
+    assert (hear(child), child.wait(30)) == ("termed\n", 0)
+    servers.nothing_is_left(port)
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize("does", ["stays", "hands over"])
+def test_who_only_carries_the_marker_has_the_whole_grace(servers: Servers, spawn: Spawn, does: str) -> None:
+    """He is asked a quarter of a second after the others. A child in his session is no way out."""
+    port = free_port()
+    child = stray(spawn, servers.stand_in("web", "stubborn", port=port), does)
+    result = servers.stop("web", "--grace", "1.2")
+    assert hear(child) == "termed\n"
+    assert (result["signals"], result["survivors"], result["left_running"]) == (
+        ["SIGTERM", "SIGKILL"],
+        [],
+        [],
+    )
+    assert result["ms"] >= 1_440
     servers.nothing_is_left(port)
 
 
