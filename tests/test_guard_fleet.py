@@ -418,11 +418,18 @@ def test_a_request_that_is_taken_back_while_an_operation_is_waited_for_is_not_ob
     server.ended()
 
 
-#: A guard for whose clock an hour was slept through from when the file `slept` is there.
+#: A guard for whose clock an hour was slept through from when the file `slept` is there, and which tells by
+#: `waits` that it waits for an operation.
 SLEPT = """
-from devsup.guard import mail
-now = mail.boottime
+from devsup.guard import lifetimes, mail
+now, has_to_wait = mail.boottime, lifetimes.Lifetimes.has_to_wait
 mail.boottime = lambda: now() + (3600 if os.path.exists(FOLDER + "/slept") else 0)
+def telling(self, reason):
+    waits = has_to_wait(self, reason)
+    if waits:
+        open(FOLDER + "/waits", "w").close()
+    return waits
+lifetimes.Lifetimes.has_to_wait = telling
 """
 
 
@@ -434,7 +441,7 @@ def test_a_request_is_not_obeyed_after_a_sleep(host: Host, client: redis.Redis) 
     assert isinstance(number, int)
     stop = Stop("r", server.id, server.generation, "oak, pid 7", "script", True, None, False)
     send(client, requests.post(FLEET, stop, 60.0))
-    wait_until(lambda: not client.exists(keys.mail(FLEET, server.id)))
+    wait_until((host.folder / "waits").exists)
     (host.folder / "slept").touch()
     host.registry.end_operations([number])
     time.sleep(1.2)  # two looks
