@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from devsup.models import Identity, Server, StopResults
-    from tests.support import Spawn
+    from tests.support import Leftovers, Spawn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
 
@@ -278,6 +278,28 @@ def test_a_stop_inside_an_operation_does_not_wait_for_it(world: World, server: S
         (result,) = world.devsup.stop(["web"]).results
         assert (result.outcome, given.id) == (Outcome.STOPPED, server.id)
     assert time.monotonic() - began < SOON
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_an_operation_in_another_state_folder_is_not_one_s_own(
+    world: World, server: Server, spawn: Spawn, temporary: Path, leftovers: Leftovers
+) -> None:
+    """Both have the number 1, each in its own registry: the stop waits for the one that is not its own."""
+    (temporary / "other").mkdir()
+    other = World(temporary / "other")
+    leftovers.watch(other.home)
+    other.devsup.start("web", command=world.command, environ=other.environment)
+    holder = spawn(HOLDER, other.project, other.home)
+    assert hear(holder).startswith("inside ")
+    with world.devsup.operation("web"):
+        (mine,), (its,) = (one.registry.operations(one.registry.rows()[0].id) for one in (world, other))
+        assert mine.number == its.number
+        results = other.devsup.stop(["web"])
+    (note,) = results.notes
+    assert f"was stopped amid `screenshots` of pid {holder.pid}" in note
+    other.close()
+    world.devsup.stop(["web"])
+    assert server.pid is not None
 
 
 def test_an_exclusive_operation_is_the_only_one(world: World, server: Server, spawn: Spawn) -> None:

@@ -39,13 +39,14 @@ _SOON, _LATER = 0.02, 0.5
 #: How often an operation is taken back though a Ctrl-C comes amid it; who presses it more often wants out.
 _TRIES = 3
 
-#: The operations of this thread or task: a stop inside one of them does not wait for it.
-_own: ContextVar[frozenset[int]] = ContextVar("operations", default=frozenset())
+#: The operations of this thread or task: a stop inside one of them does not wait for it. By the server, too:
+#: each state folder has numbers of its own.
+_own: ContextVar[frozenset[tuple[str, int]]] = ContextVar("operations", default=frozenset())
 
 
-def own() -> frozenset[int]:
-    """Return the numbers of the operations that the calling thread or task is in."""
-    return _own.get()
+def own(server: str) -> frozenset[int]:
+    """Return the numbers of the operations with ``server`` that the calling thread or task is in."""
+    return frozenset(number for id_, number in _own.get() if id_ == server)
 
 
 def described(one: Operation | StopClaim) -> str:
@@ -73,8 +74,9 @@ class InFlight:
         self._timeout = timeout
         self._registry = Registry(supervisor.home)
         self._number = 0
+        self._server = ""
         self._pid = 0
-        self._token: Token[frozenset[int]] | None = None
+        self._token: Token[frozenset[tuple[str, int]]] | None = None
 
     def __enter__(self) -> Server:
         loops.refuse("Supervisor.operation", "devsup.aio.Supervisor.operation(...)")
@@ -108,7 +110,7 @@ class InFlight:
                 row.id, row.generation, identity.me(), self._purpose, exclusive=self._exclusive
             )
             if isinstance(answer, int):
-                self._number, self._pid = answer, os.getpid()
+                self._number, self._server, self._pid = answer, row.id, os.getpid()
                 try:
                     if answer % _SWEEP_EVERY == 0:
                         self._registry.in_flight(row.id)
@@ -133,7 +135,7 @@ class InFlight:
 
     def enter(self) -> None:
         """Count it as the calling thread's or task's own."""
-        self._token = _own.set(_own.get() | {self._number})
+        self._token = _own.set(_own.get() | {(self._server, self._number)})
 
     def leave(self) -> None:
         """Undo `enter`."""

@@ -335,11 +335,11 @@ class _Stop:
         if isinstance(answer, list):
             from devsup.supervisor import operations
 
-            others = [one for one in self.registry.living(answer) if one.number not in operations.own()]
+            own = operations.own(row.id)
+            others = [one for one in self.registry.living(answer) if one.number not in own]
             if others:
                 self._be_patient(operations.described(others[0]), *(one.by for one in others))
                 return None
-            own = operations.own()
             answer = self.registry.claim_patiently(row.id, row.generation, mine, dead_holder=dead, but=own)
             if isinstance(answer, list):
                 return None  # another one has begun: the next step looks at it
