@@ -19,6 +19,8 @@ else:
 
 __all__ = ["Record"]
 
+_set = object.__setattr__
+
 
 @dataclass_transform(frozen_default=True)
 class Record:
@@ -40,7 +42,7 @@ class Record:
         fields = self._fields
         # The two usual ways, at a third of the price of the full check.
         if not args and kwargs.keys() == self._names:
-            self.__dict__.update(kwargs)
+            _set(self, "__dict__", kwargs)  # of this call alone, however it was made: no need for a copy
             return
         if not kwargs and len(args) == len(fields):
             self.__dict__.update(zip(fields, args, strict=True))
@@ -82,4 +84,5 @@ class Record:
 
     def asdict(self) -> dict[str, Any]:
         """Return the fields in their order, as a new dict; nested records stay records."""
-        return {name: self.__dict__[name] for name in self._fields}
+        values = self.__dict__
+        return {name: values[name] for name in self._fields}

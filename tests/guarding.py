@@ -87,8 +87,8 @@ from devsup.guard import __main__ as start
 start.detach()
 FOLDER = {folder!r}
 {code}
-from devsup.guard import loop
-sys.exit(loop.main(sys.argv[1:]))
+from devsup.guard import beginning
+sys.exit(beginning.main(sys.argv[1:]))
 """
 
 

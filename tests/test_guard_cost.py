@@ -44,7 +44,7 @@ HEAVY = {
 LOADED = """
 import json, sys
 sys.path.append(sys.argv[1])
-import devsup.guard.loop
+import devsup.guard.beginning, devsup.guard.loop
 print(json.dumps([*sys.modules]))
 """
 

@@ -46,7 +46,7 @@ from devsup.guard import __main__ as start
 start.detach()
 import signal, time
 from devsup import identity
-from devsup.guard import charge, loop
+from devsup.guard import beginning, charge
 from devsup.registry import Registry
 
 def wait_for(name):
@@ -60,7 +60,7 @@ def note(name):
 
 record_child = Registry.record_child
 {code}
-sys.exit(loop.main(sys.argv[1:]))
+sys.exit(beginning.main(sys.argv[1:]))
 """
 
 

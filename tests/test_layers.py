@@ -169,7 +169,8 @@ GUARD = lane.ALLOWED | {"ctypes", "datetime", "genericpath", "os", "posixpath", 
 
 def test_a_guard_loads_little_and_everything_before_it_is_needed() -> None:
     code = (
-        "import sys; before = set(sys.modules); sys.path.append(sys.argv[1]); import devsup.guard.loop;"
+        "import sys; before = set(sys.modules); sys.path.append(sys.argv[1]); "
+        "import devsup.guard.beginning, devsup.guard.loop;"
         "print(*sorted(set(sys.modules) - before))"
     )
     done = subprocess.run(

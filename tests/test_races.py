@@ -57,7 +57,7 @@ BEFORE_RESERVING = ("command", "Making._reserve > Transactions._transact: execut
 BEFORE_WRITING_THE_JOB = ("command", "launch_guard > write: rename")
 BEFORE_SPAWNING = ("command", "spawn: posix_spawn")
 BEFORE_CLAIMING = ("guard", "claim: execute")
-BEFORE_RECORDING = ("guard", "Guard._launch > FileLock._open: open")
+BEFORE_RECORDING = ("guard", "launch > FileLock._open: open")
 BEFORE_RUNNING = ("guard", "Gated.release: write")
 BEFORE_READY = ("guard", "Book.write > FileLock._open: open")
 #: The second time: it has read the row and seen that the old guard is dead.

@@ -350,7 +350,7 @@ def test_a_restart_that_the_registry_does_not_take_is_tried_again(failing: Faili
     failing.nothing_is_left()
 
 
-RECORDING = ("guard", "Guard._launch > FileLock._open: open", 2)
+RECORDING = ("guard", "launch > FileLock._open: open", 2)
 
 
 def test_a_run_that_cannot_be_recorded_is_a_failure_like_any_other(failing: Failing) -> None:

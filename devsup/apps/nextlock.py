@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 
-from devsup import system
+from devsup import compactjson, system
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _facts(folder: str, dist: str, content: bytes) -> dict[str, Any]:
         "log": log if os.path.isfile(log) else None,
     }
     try:
-        told = json.loads(content)
+        told = compactjson.loads(content.decode())
     except (ValueError, RecursionError):
         return facts
     pid = told.get("pid") if isinstance(told, dict) else None

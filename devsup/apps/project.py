@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 
-from devsup.apps import manifest
 from devsup.errors import UsageError
 from devsup.smallfile import contents
 
@@ -103,6 +102,8 @@ def _apart(here: str, stop: str) -> str:
         name = os.path.basename(folder)
         if folder == stop or not any(_sets_apart(part) for part in folder[len(stop) :].split("/")):
             return ""
+        from devsup.apps import manifest  # most projects are known by a file of their own, or by git
+
         package = None if runnable else manifest.read(folder)
         if isinstance(package, manifest.Package):
             runnable = "dev" in package.scripts or "start" in package.scripts
@@ -116,6 +117,8 @@ def _sets_apart(name: str) -> bool:
 
 
 def _package_root(here: str, stop: str = "/") -> str:
+    from devsup.apps import manifest
+
     nearest = ""
     for folder in upward(here, stop):
         if os.path.isfile(os.path.join(folder, "pnpm-workspace.yaml")):

@@ -71,8 +71,10 @@ def listening_in(
     inside = project.rstrip("/") + "/"
     holders: dict[int, tuple[int, int, str]] = {}
     for pid in system.all_pids():
+        if _session(pid) in sessions:  # the cheapest to see, and with many servers true of most
+            continue
         folder = system.cwd(pid)
-        if folder is None or not f"{folder}/".startswith(inside) or _session(pid) in sessions:
+        if folder is None or not f"{folder}/".startswith(inside):
             continue
         held = sockets.keys() & system.socket_inodes(pid)
         if not held:

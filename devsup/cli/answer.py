@@ -75,8 +75,10 @@ def document(answer: Answer, *, ascii_only: bool = False) -> str:
 
     looked_at = None
     if answer.verb == "list" and error is None:
-        # Only the commands can hold a secret; the whole of a hundred servers takes 2 ms to look at.
-        looked_at = " ".join(word for server in answer.data.servers for word in server.command)
+        # Only the commands can hold a secret, and most of a hundred have the same words; a blank after each,
+        # since it may be the next word that is one.
+        words = {word for server in answer.data.servers for word in server.command}
+        looked_at = "".join(f"{word} " for word in words)
     if answer.raw and error is None:
         looked_at = ""
     return _line(envelope, ascii_only=ascii_only, looked_at=looked_at)

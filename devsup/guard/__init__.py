@@ -6,6 +6,7 @@ it.
 * ``spawn``     how a caller starts a guard (the only part that runs outside one)
 * ``job``       what a guard was asked to run, as a file
 * ``table``     the states, and what each event does in each of them
+* ``beginning`` the claim and the first launch, before the rest of the guard is loaded
 * ``launch``    the child is recorded before it runs
 * ``watch``     readiness, as timers and descriptors of the guard's loop
 * ``charge``    what a guard knows of its server
@@ -18,5 +19,5 @@ it.
 * ``mail``      what other hosts ask of it
 * ``loop``      one `poll()` over signals, processes, probes and timers
 
-A guard loads all it needs before it claims its server: its own package may be removed while it runs.
+A guard loads all it needs before its server can be ready: its own package may be removed while it runs.
 """

@@ -31,7 +31,7 @@ def detach() -> None:
 if __name__ == "__main__":
     detach()
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    from devsup.guard.loop import main
+    from devsup.guard.beginning import main
 
     status = main(sys.argv[1:])
     # Everything is written and closed; who asked for the stop waits until this process has ended, and the

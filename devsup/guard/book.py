@@ -9,12 +9,11 @@ and offered again. For the guard's one thread.
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 
 from devsup.clock import now_ms
-from devsup.errors import DevsupError
 from devsup.guard import job as jobs
+from devsup.guard.launch import FAILURES
 from devsup.models import State
 from devsup.paths import Home
 from devsup.readiness import url_of
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FAILURES", "Book", "place", "say"]
 
-#: What a registry that cannot be used raises.
-FAILURES = (DevsupError, sqlite3.Error, OSError)
 #: Pauses between tries to write the end of a server to a registry that cannot be written.
 _END_PAUSES = (0.1, 0.5, 2.0)
 #: Seconds between tries to write what a registry would not take; they double up to the second number.

@@ -32,9 +32,13 @@ __all__ = ["Charge"]
 
 
 class Charge:
-    """One server, one generation of it after another. ``adopt``: this guard is not the leader's parent."""
+    """
+    One server, one generation of it after another. ``adopt``: this guard is not the leader's parent.
 
-    def __init__(self, job: Job, *, adopt: bool) -> None:
+    ``strangers`` are the sockets that listened before it was started, where it has been.
+    """
+
+    def __init__(self, job: Job, *, adopt: bool, strangers: frozenset[int] | None = None) -> None:
         self.me = identity.me()
         self.job = job
         self.adopt = adopt
@@ -52,7 +56,7 @@ class Charge:
         #: Since when nobody listens any more.
         self.lost_at: float | None = None
         self.handles = Handles()
-        self.watch = Watch(job, self.tree, adopt=adopt)
+        self.watch = Watch(job, self.tree, adopt=adopt, strangers=strangers)
 
     def begin_again(self, job: Job) -> None:
         """Forget a generation whose tree is gone; ``job`` is that of the next one."""

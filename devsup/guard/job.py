@@ -7,9 +7,9 @@ It never holds the environment. The registry is rebuilt from these files when it
 
 from __future__ import annotations
 
-import json
 import os
 
+from devsup import compactjson
 from devsup.filenames import native_all, portable_all
 from devsup.records import Record
 
@@ -66,7 +66,7 @@ def write(path: str, job: Job) -> None:
     temporary = f"{path}.{os.getpid()}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(portable_all(job.asdict())).encode())
+        os.write(fd, compactjson.dumps(portable_all(job.asdict())).encode())
     finally:
         os.close(fd)
     os.rename(temporary, path)
@@ -80,8 +80,8 @@ def read(path: str) -> Job:
     :raises ValueError: it is damaged, or of another version
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
-        fields = native_all(json.load(file))
+    with open(fd, encoding="utf-8") as file:
+        fields = native_all(compactjson.loads(file.read()))
     try:
         # What older versions did not write has a default.
         return Job(**{name: fields[name] for name in Job._fields if name in fields})

@@ -3,26 +3,50 @@ Start the server so that it runs only once it is recorded.
 
 The child waits on a pipe (the gate) for one byte before it executes anything. End of file instead means that
 its guard died or changed its mind, and it ends. Killed anywhere, no server can run that no row names.
+
+What is made here of a launch that comes to nothing is told, not done: a guard's first launch has no more of
+the guard loaded than this (see `beginning`).
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what is behind `signal`, without its enums
 import ctypes
 import os
 import select
-import signal
 import sys
+import time
+from enum import Enum
 
-from devsup import system
+from devsup import identity, system
+from devsup.errors import DevsupError
 from devsup.fleet.membership import ADDRESS
 from devsup.records import Record
+from devsup.registry._sqlite import sqlite3
 from devsup.tree import MARKER, Marker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from devsup.guard.job import Job
+    from collections.abc import Callable
 
-__all__ = ["ExecFailed", "Gated", "environment", "fork"]
+    from devsup.guard.job import Job
+    from devsup.models import Identity
+    from devsup.registry import Registry
+
+__all__ = [
+    "FAILURES",
+    "ExecFailed",
+    "Gated",
+    "Launched",
+    "Refused",
+    "environment",
+    "fork",
+    "launch",
+    "listening",
+]
+
+#: What a registry that cannot be used raises.
+FAILURES = (DevsupError, sqlite3.Error, OSError)
 
 #: Exit status of a child that could not execute its command; shells use it for "not found".
 _EXEC_FAILED = 127
@@ -37,6 +61,31 @@ class ExecFailed(Exception):
 
     def __init__(self, code: int, doing: str) -> None:
         super().__init__(f"{doing}: {os.strerror(code)}")
+
+
+class Refused(Enum):
+    """Why a server does not run."""
+
+    UNWRITABLE = "unwritable"  # its log cannot be written
+    KILLED = "killed"  # its process ended at the gate
+    UNRECORDED = "unrecorded"  # the row is not this guard's any more, or a stop is claimed
+    FORBIDDEN = "forbidden"  # the guard has a reason of its own
+    NOT_EXECUTED = "not executed"  # the command cannot be run
+
+
+class Launched(Record):
+    """
+    What has come of a launch: the ``leader`` runs, or why it does not.
+
+    ``at`` is when it was forked, on the monotonic clock; ``left`` the exit code and the signal of one that
+    ended at the gate.
+    """
+
+    at: float
+    leader: Identity | None = None
+    refused: Refused | None = None
+    reason: str = ""
+    left: tuple[int | None, int | None] = (None, None)
 
 
 class Gated(Record):
@@ -78,6 +127,50 @@ class Gated(Record):
         return (code, None) if code >= 0 else (None, -code)
 
 
+def launch(
+    job: Job, me: Identity, registry: Registry, *, forbidden: Callable[[], bool] = lambda: False
+) -> Launched:
+    """
+    Run the server's first process, recorded as a child of the guard ``me``.
+
+    ``forbidden`` is asked last of all before it runs.
+
+    :raises OSError, DevsupError, sqlite3.Error: no process is to be had, or it cannot be recorded; it has
+        not run
+    """
+    try:
+        os.makedirs(os.path.dirname(job.log), mode=0o700, exist_ok=True)
+        log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        return Launched(time.monotonic(), refused=Refused.UNWRITABLE, reason=error.strerror or str(error))
+    try:
+        child = fork(job, environment(job), log)
+    finally:
+        os.close(log)
+    at = time.monotonic()
+    try:
+        leader = identity.of(child.pid)
+        recorded = leader is not None and registry.record_child(job.id, job.generation, leader, guard=me)
+    except FAILURES:
+        child.abandon()
+        raise
+    if leader is None:
+        return Launched(at, refused=Refused.KILLED, left=child.abandon())
+    if not recorded or forbidden():
+        child.abandon()
+        return Launched(at, refused=Refused.FORBIDDEN if recorded else Refused.UNRECORDED)
+    try:
+        child.release()
+    except ExecFailed as error:
+        return Launched(at, leader, Refused.NOT_EXECUTED, str(error))
+    return Launched(at, leader)
+
+
+def listening() -> frozenset[int]:
+    """Return the inodes of all listening sockets: what is asked before a launch is none of the server's."""
+    return frozenset(one.inode for one in system.listeners())
+
+
 def environment(job: Job) -> dict[bytes, bytes]:
     """
     Return the environment of the server: this guard's, with the marker of the generation.
@@ -98,7 +191,7 @@ def fork(job: Job, environ: dict[bytes, bytes], log: int) -> Gated:
     gate_read, gate_write = os.pipe()
     report_read, report_write = os.pipe()
     # Until the child has reset its handlers a signal would run the guard's, and wake the guard by their pipe.
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    old = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     try:
         pid = os.fork()
         if pid == 0:
@@ -109,7 +202,7 @@ def fork(job: Job, environ: dict[bytes, bytes], log: int) -> Gated:
         os.close(report_read)
         raise
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, old)
         os.close(gate_read)
         os.close(report_write)
     return Gated(pid, gate_write, report_read)
@@ -139,14 +232,14 @@ def _become_the_server(job: Job, environ: dict[bytes, bytes], log: int, gate: in
 def _reset_signals() -> None:
     # Python ignores SIGPIPE and SIGXFSZ, a shell's background job ignores SIGINT, and both would be
     # inherited.
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
+    _signal.set_wakeup_fd(-1)
+    for number in _signal.valid_signals():
         try:
-            signal.signal(number, signal.SIG_DFL)
+            _signal.signal(number, _signal.SIG_DFL)
         except (OSError, ValueError):
             continue
     _reset_hidden_signals()
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _reset_hidden_signals() -> None:
@@ -157,5 +250,5 @@ def _reset_hidden_signals() -> None:
         return
     call = ctypes.CDLL(None).syscall
     default = bytes(32)
-    for hidden in set(range(1, signal.NSIG)).difference(signal.valid_signals()):
+    for hidden in set(range(1, _signal.NSIG)).difference(_signal.valid_signals()):
         call(number, hidden, default, None, 8)

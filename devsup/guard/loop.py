@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 
 from devsup import identity, system
@@ -18,16 +17,15 @@ from devsup.clock import now_ms
 from devsup.fleet.membership import ADDRESS
 from devsup.guard import backoff, endings, launch, settling
 from devsup.guard import health as checks
-from devsup.guard import job as jobs
 from devsup.guard.backoff import Backoff
 from devsup.guard.book import FAILURES, Book, place, say
 from devsup.guard.bounding import Bounding
 from devsup.guard.charge import Charge
 from devsup.guard.children import Exit
 from devsup.guard.health import Health
+from devsup.guard.launch import Refused
 from devsup.guard.lifetimes import ASKED, IDLE, IN_FLIGHT, LOST, PARENT, TTL, Lifetimes
 from devsup.guard.pace import Pace
-from devsup.guard.spawn import ADOPT
 from devsup.guard.table import TRANSITIONS, Happening
 from devsup.guard.talk import Caller, Signals
 from devsup.guard.timers import Timers
@@ -42,12 +40,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from devsup.fleet.requests import Stop
+    from devsup.guard.beginning import Begun
     from devsup.guard.fleet import Fleet
     from devsup.guard.job import Job
+    from devsup.guard.launch import Launched
     from devsup.readiness import Found
     from devsup.shutdown import Ended
 
-__all__ = ["Guard", "main"]
+__all__ = ["Guard"]
 
 #: Poll interval for processes of whose end nothing tells: there is no descriptor of them, no SIGCHLD.
 _UNTOLD = 1.0
@@ -60,14 +60,19 @@ _OVER = (State.STOPPED, State.EXITED, State.CRASHED)
 
 
 class Guard:
-    """One server's guard. `run` returns the guard's own exit status."""
+    """
+    One server's guard. `run` returns the guard's own exit status.
 
-    def __init__(self, job: Job, *, adopt: bool) -> None:
+    ``begun`` is the server's first launch, where that is over; else `run` does all of it.
+    """
+
+    def __init__(self, job: Job, *, adopt: bool, begun: Begun | None = None) -> None:
         self.adopt = adopt
-        self.charge = Charge(job, adopt=adopt)
+        self.begun = begun
+        self.charge = Charge(job, adopt=adopt, strangers=begun.strangers if begun is not None else None)
         self.book = Book(self.charge)
-        self.signals = Signals()
-        self.caller = Caller()
+        self.signals = begun.signals if begun is not None else Signals()
+        self.caller = begun.caller if begun is not None else Caller()
         self.bounding = Bounding(job.log, ours=Home(job.home).owns(job.log), policy=job.policy)
         self.timers = Timers()
         self.pace = Pace(say)
@@ -84,11 +89,14 @@ class Guard:
     def run(self) -> int:
         """Guard from the claim to the end of the server."""
         charge = self.charge
-        self.signals.listen()
+        if self.begun is None:
+            self.signals.listen()
         if self.adopt:
             if not self._take_over():
                 return 0
             self._join_fleet()
+        elif self.begun is not None:
+            self._launched(self.begun.launched)
         else:
             if not self.book.registry.claim(charge.job.id, charge.generation, charge.me):
                 return 0  # the caller died or was stopped, and the reservation went to somebody else
@@ -111,7 +119,7 @@ class Guard:
 
     def _join_fleet(self) -> None:
         if self.charge.job.fleet is not None:
-            from devsup.guard.fleet import join  # loaded by `main`, before anything runs
+            from devsup.guard.fleet import join  # loaded before anything runs, see `beginning`
 
             self.fleet = join(self.charge, self.book, os.environ.get(ADDRESS))
             self.book.left = self.fleet.patience if self.fleet is not None else None
@@ -271,52 +279,41 @@ class Guard:
 
     def _launch(self) -> bool:
         """Run the server's first process; False where that has ended already, or never ran."""
-        charge, job = self.charge, self.charge.job
-        try:
-            os.makedirs(os.path.dirname(job.log), mode=0o700, exist_ok=True)
-            log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            self._end(State.CRASHED, ended=None, reason=f"its log cannot be written: {error.strerror}")
-            return False
-        try:
-            child = launch.fork(job, launch.environment(job), log)
-        finally:
-            os.close(log)
-        charge.launched_at = time.monotonic()
-        try:
-            leader = identity.of(child.pid)
-            recorded = leader is not None and self.book.registry.record_child(
-                job.id, job.generation, leader, guard=charge.me
-            )
-        except FAILURES:
-            child.abandon()
-            raise
-        if leader is None:
-            self._left(Happening.LEFT, Exit(*child.abandon()))  # it was killed at the gate
-            return False
-        if not recorded:
-            child.abandon()
+        charge = self.charge
+        return self._launched(
+            launch.launch(charge.job, charge.me, self.book.registry, forbidden=self._has_lost_lease)
+        )
+
+    def _launched(self, launched: Launched) -> bool:
+        """Take in what has come of a launch."""
+        charge, job, refused = self.charge, self.charge.job, launched.refused
+        charge.launched_at = launched.at
+        if refused is None or refused is Refused.NOT_EXECUTED:
+            charge.leader = launched.leader
+        if refused is None:
+            assert launched.leader is not None
+            charge.handles.watch("leader", launched.leader)
+            return True
+        if refused is Refused.UNWRITABLE:
+            reason = f"its log cannot be written: {launched.reason}"
+            self._end(State.CRASHED, ended=None, reason=reason)
+        elif refused is Refused.KILLED:
+            self._left(Happening.LEFT, Exit(*launched.left))
+        elif refused is Refused.UNRECORDED:
             claim = self.book.claim()
             if claim is not None and claim.purpose == "restart" and charge.enter(Happening.RESTART):
                 self._restart(grace=claim.grace)  # of what has not run yet: the next generation does
                 return charge.state not in _OVER
             self._end(State.STOPPED, ended=None, reason="stopped before it ran")
-            return False
-        if self._has_lost_lease():  # this machine slept since it was taken, or since the run before
-            child.abandon()
+        elif refused is Refused.FORBIDDEN:
+            # This machine slept since the lease was taken, or since the run before.
             self._end(State.STOPPED, ended=None, reason=LOST, by="guard")
-            return False
-        charge.leader = leader
-        try:
-            child.release()
-        except launch.ExecFailed as error:
-            say(str(error))
+        else:
+            say(launched.reason)
             with open(job.log, "a", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(f"devsup: {error}\n")
+                file.write(f"devsup: {launched.reason}\n")
             self._left(Happening.LEFT, Exit(code=127))
-            return False
-        charge.handles.watch("leader", leader)
-        return True
+        return False
 
     def _take_over(self) -> bool:
         """Become the guard of a server that lives without one; False where somebody else has."""
@@ -526,18 +523,3 @@ class Guard:
     def _become(self, happening: Happening, **fields: Any) -> None:
         if self.charge.enter(happening):
             self.book.write(state=self.charge.state, **fields)
-
-
-def main(argv: list[str]) -> int:
-    """Guard the server that ``argv`` (HOME, ID, GENERATION, MODE) names; its own log is descriptor 2."""
-    home, server, _, mode, *_ = argv
-    system.become_subreaper()
-    job = jobs.read(Home(home).job(server))
-    system.set_title(f"devsup {job.app or job.session}")
-    if job.fleet is not None:
-        import devsup.guard.fleet  # noqa: F401 - before it is needed: the package may be gone then
-    return Guard(job, adopt=mode == ADOPT).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

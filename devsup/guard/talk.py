@@ -6,15 +6,15 @@ A signal only says "look at your row": what is asked stands there. For the guard
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what is behind `signal`, without its enums
 import os
 import select
-import signal
 
 from devsup.guard.spawn import LOOK
 
 __all__ = ["Caller", "Signals"]
 
-_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOP = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
 
 
 class Signals:
@@ -29,10 +29,10 @@ class Signals:
         """Have them come from now on."""
         for fd in (self.fd, self._write):
             os.set_blocking(fd, False)
-        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in (*_STOP, signal.SIGCHLD, LOOK):
-            signal.signal(number, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        for number in (*_STOP, _signal.SIGCHLD, LOOK):
+            _signal.signal(number, lambda *_: None)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
     def hear(self) -> None:
         """Take in what has come."""
@@ -55,11 +55,13 @@ class Caller:
 
     def __init__(self) -> None:
         self._pipe: int | None = 3
+        self._said = ""
 
     def say(self, step: str) -> None:
-        """Tell it of ``step``; the last one ends the talk."""
-        if self._pipe is None:
+        """Tell it of ``step``, once; the last one ends the talk."""
+        if self._pipe is None or step in self._said:
             return
+        self._said += step
         try:
             os.write(self._pipe, step.encode())
         except OSError:

@@ -3,19 +3,23 @@ Readiness as part of the guard's loop: when to look next, which descriptors to w
 
 It never blocks. A look finds the tree's listening socket; kinds with an HTTP check then get one request;
 others must hold the socket for a moment, since a port test opens one too. Where a line of the output is asked
-for, nothing counts before that.
+for, nothing counts before that. Looks come at a pace; what the server prints brings the next one forward,
+since most say where they listen as soon as they do.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 import time
 
-from devsup import readiness, system
+from devsup import readiness
+from devsup.guard import launch
 from devsup.guard.printed import Printed
 from devsup.readiness import Found
+from devsup.system.files import Growth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ _PATIENCE = 2.0
 _ASK_AGAIN = 0.05
 #: (seconds since the start, pause between looks): a look costs about half a millisecond.
 _PACE = ((2.0, 0.015), (10.0, 0.05), (60.0, 0.25))
+#: Output brings the next look forward to this part of the pause at the earliest: some print all the time.
+_HASTE = 0.2
 #: After that: this part of the time that it took already, so that a slow server is seen soon enough and one
 #: that never comes costs nothing. `wait` has the guard look at once.
 _PATIENT_PACE = 1 / 60
@@ -47,11 +53,15 @@ _IDLE_PACE = 60.0
 class Watch:
     """Looks for the tree's server until it is found; `restart` begins again."""
 
-    def __init__(self, job: Job, tree: Callable[[], Tree], *, adopt: bool) -> None:
+    def __init__(
+        self, job: Job, tree: Callable[[], Tree], *, adopt: bool, strangers: frozenset[int] | None = None
+    ) -> None:
         self._job = job
         self._tree = tree
         #: Sockets that listened before the server started are not its own.
-        self._strangers = frozenset() if adopt else frozenset(one.inode for one in system.listeners())
+        self._strangers: frozenset[int] = frozenset()
+        if not adopt:
+            self._strangers = launch.listening() if strangers is None else strangers
         paths = job.probe.get("http") or []
         self._paths: list[str] = list(paths)
         self._asked = 0
@@ -66,6 +76,10 @@ class Watch:
         #: The output says https, and the server did not speak TLS when it was asked.
         self._doubts_tls = False
         self._deadline = 0.0
+        self._growth: Growth | None = None
+        #: Whether the next write to its log is waited for.
+        self._armed = False
+        self._looked_at = 0.0
         self.due: float | None = None
         self.restart()
 
@@ -95,11 +109,20 @@ class Watch:
     def stop(self) -> None:
         """Look no more."""
         self._drop()
+        self._hear_nothing()
         self.due = None
 
     def fds(self) -> list[tuple[int, int]]:
         """Return the descriptors to wait on, with their events."""
-        return [(self._probe.fd, self._probe.events)] if self._probe is not None else []
+        if self._probe is not None:
+            return [(self._probe.fd, self._probe.events)]
+        told = self._told
+        return [(told, select.POLLIN)] if told is not None else []
+
+    @property
+    def _told(self) -> int | None:
+        """The descriptor that is ready when the server has printed something; None where none is."""
+        return self._growth.fd if self._growth is not None and self._armed and not self.helpers else None
 
     def advance(self, ready: set[int]) -> Found | None:
         """Go on: ``ready`` are the descriptors that are. Returns what serves, once."""
@@ -115,13 +138,17 @@ class Watch:
             return None
         if self.helpers:
             return self._ask_helper(now)
-        if self.due is not None and now >= self.due:
-            return self._look(now)
-        return None
+        if self.due is None:
+            return None
+        if self._told in ready:
+            self._armed = False
+            self.due = min(self.due, self._looked_at + (self.due - self._looked_at) * _HASTE)
+        return self._look(now) if now >= self.due else None
 
     def _look(self, now: float) -> Found | None:
         job = self._job
-        self.due = now + self._pace(now)
+        self.due, self._looked_at = now + self._pace(now), now
+        self._listen()  # before the look: what is printed from here on is news
         if self._printed is not None and not self._printed.look():
             return None
         found = self._find()
@@ -148,8 +175,23 @@ class Watch:
             self._deadline = self.due = now + readiness.PROBE_TIMEOUT
         return None
 
+    def _listen(self) -> None:
+        if self._slow:
+            self._hear_nothing()  # one that need not listen may print for ever
+        elif not self._armed:
+            self._growth = self._growth or Growth()
+            self._armed = self._growth.arm(self._job.log)
+
+    def _hear_nothing(self) -> None:
+        self._armed = False
+        if self._growth is not None:
+            self._growth.close()
+            self._growth = None
+
     def _find(self) -> Found | None:
         job = self._job
+        if not job.probe.get("any_owner") and launch.listening() <= self._strangers:
+            return None  # nobody at all: no need to look who belongs to the server
         found = readiness.find(
             self._tree(), asked=job.port, log=job.log, strangers=self._strangers, default=job.default_port
         )
@@ -228,6 +270,7 @@ class Watch:
 
     def _again(self, pause: float) -> None:
         self._drop()
+        self._armed = False  # it may print of each request, and is not to be asked again for that
         self.due = time.monotonic() + pause
 
     def _drop(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
+
+from devsup import compactjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def highest_generation(home: Home, rows: list[Row]) -> int:
     for name in _names(home.servers):
         try:
             with open(f"{home.servers}/{name}", encoding="utf-8") as file:
-                highest = max(highest, int(json.load(file)["generation"]))
+                highest = max(highest, int(compactjson.loads(file.read())["generation"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # half a file or somebody else's says nothing
     for folder in _names(home.logs):

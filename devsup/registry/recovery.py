@@ -10,10 +10,9 @@ A guard imports this module at its start, and with it all that a rebuild needs: 
 
 from __future__ import annotations
 
-import json
 import os
 
-from devsup import identity, readiness, system, tree
+from devsup import compactjson, identity, readiness, system, tree
 from devsup.clock import now_ms
 from devsup.filenames import native_all
 from devsup.models import NO_GUARD, SESSION_PREFIX, Identity, Row, State
@@ -168,7 +167,7 @@ def _jobs(home: Home) -> dict[str, dict[str, Any]]:
             continue
         try:
             with open(f"{home.servers}/{name}", encoding="utf-8") as file:
-                job = native_all(json.load(file))
+                job = native_all(compactjson.loads(file.read()))
         except (OSError, ValueError):
             continue
         if isinstance(job, dict) and job.get("id") == server:

@@ -49,7 +49,8 @@ def by_netlink(port: int) -> list[Listener]:
 
     :raises OSError: not available here
     """
-    return [_listener(*one) for one in _ask([(port, 0)], 1 << _LISTEN)]
+    addresses: dict[bytes, str] = {}  # few are different
+    return [_listener(addresses, *one) for one in _ask([(port, 0)], 1 << _LISTEN)]
 
 
 def connections_by_netlink(port: int) -> list[Connection]:
@@ -125,10 +126,12 @@ def _answers(sock: _socket.socket) -> Iterator[tuple[bytes, memoryview, int, int
             start += (size + 3) & ~3
 
 
-def _listener(data: bytes, words: memoryview, start: int, end: int) -> Listener:
+def _listener(
+    addresses: dict[bytes, str], data: bytes, words: memoryview, start: int, end: int
+) -> Listener:
     only: bool | None = None
     if data[start] == _socket.AF_INET6:
-        address = data[start + 8 : start + 24]
+        raw = data[start + 8 : start + 24]
         attribute = start + _DIAG
         while attribute + 4 < end:
             if _half(data, attribute + 2) == _SKV6ONLY:
@@ -136,13 +139,17 @@ def _listener(data: bytes, words: memoryview, start: int, end: int) -> Listener:
                 break
             attribute += max(4, (_half(data, attribute) + 3) & ~3)
     else:
-        address = data[start + 8 : start + 12]
+        raw = data[start + 8 : start + 12]
+    address = addresses.get(raw)
+    if address is None:
+        address = addresses[raw] = _address(raw)
     return Listener(
         data[start + 4] << 8 | data[start + 5],
-        _address(address),
+        address,
         only,
         words[(start + 68) >> 2],
         words[(start + 64) >> 2],
+        None,
     )
 
 
