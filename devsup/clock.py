@@ -16,6 +16,8 @@ UPTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _lock = allocate_lock()
 _last = 0
+#: By the day since the epoch: a list shows three times of each server, nearly all of today.
+_dates: dict[int, str] = {}
 
 
 def boottime() -> float:
@@ -40,4 +42,9 @@ def iso(ms: int | None) -> str | None:
     """Return ``ms`` since the epoch as ISO-8601 UTC with milliseconds; None stays None."""
     if ms is None:
         return None
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(ms // 1000))}.{ms % 1000:03d}Z"
+    day, rest = divmod(ms, 86_400_000)
+    date = _dates.get(day)
+    if date is None:
+        date = _dates[day] = time.strftime("%Y-%m-%d", time.gmtime(day * 86_400))
+    seconds, ms = divmod(rest, 1000)
+    return f"{date}T{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{ms:03d}Z"

@@ -8,6 +8,7 @@ from devsup.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from devsup.pool import Item, Lease
@@ -202,7 +203,7 @@ class Row(Record):
     #: What the one who ended it saw (keys of `StopResult`), once it has ended.
     outcome: dict[str, Any] | None = None
     #: Inodes of sockets that listened before it was started: none of them is its own.
-    strangers: list[int] | None = None
+    strangers: Iterable[int] | None = None
 
 
 class Server(Record):

@@ -45,7 +45,7 @@ class Record:
             _set(self, "__dict__", kwargs)  # of this call alone, however it was made: no need for a copy
             return
         if not kwargs and len(args) == len(fields):
-            self.__dict__.update(zip(fields, args, strict=True))
+            _set(self, "__dict__", dict(zip(fields, args, strict=True)))
             return
         values = dict(zip(fields, args, strict=False)) if args else {}
         if len(args) > len(fields) or (kwargs and not kwargs.keys().isdisjoint(values)):

@@ -14,6 +14,7 @@ from devsup.models import Event, Identity, Operation, Row, State, StopClaim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 __all__ = [
@@ -114,6 +115,28 @@ def _identity(stored: str) -> Identity:
     return Identity(int(pid), int(ticks), boot, int(inode))
 
 
+class _Numbers:
+    """Numbers that are taken out of their text when somebody asks for them: of most rows nobody does."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self._text.split())
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == (list(other) if isinstance(other, _Numbers) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+def _numbers(found: Iterable[int] | None) -> str | None:
+    return None if found is None else " ".join(map(str, found))
+
+
 def claim_text(claim: StopClaim | None) -> str | None:
     """Return a claim as JSON."""
     if claim is None:
@@ -146,7 +169,7 @@ def description(row: Row) -> str:
             "command": row.command,
             "owner": row.owner,
             "asked_port": row.asked_port,
-            "strangers": row.strangers,
+            "strangers": _numbers(row.strangers),
         }
     )
 
@@ -222,7 +245,7 @@ def _row(values: tuple[Any, ...], about: dict[str, Any]) -> Row:
         reason=values[21],
         stop=claim_from(values[22]),
         outcome=None if values[23] is None else _loads(values[23]),
-        strangers=about.get("strangers"),
+        strangers=None if about.get("strangers") is None else _Numbers(about["strangers"]),
     )
 
 
@@ -233,6 +256,7 @@ def record(row: Row) -> str:
         fields[name] = identity_text(fields[name])
     fields["stop"] = claim_text(row.stop)
     fields["state"] = row.state.value
+    fields["strangers"] = _numbers(row.strangers)
     return _dumps(fields)
 
 
@@ -244,6 +268,8 @@ def row_from_record(stored: str) -> Row:
             fields[name] = identity_from(fields[name])
         fields["stop"] = claim_from(fields["stop"])
         fields["state"] = State(fields["state"])
+        if fields.get("strangers") is not None:
+            fields["strangers"] = _Numbers(fields["strangers"])
         return Row(**{name: fields[name] for name in Row._fields if name in fields})
     except _BROKEN as error:
         raise Undecodable(f"its history cannot be read ({error})") from error

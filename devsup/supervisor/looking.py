@@ -12,7 +12,7 @@ import time
 
 from devsup import identity
 from devsup.errors import NotFound, NotReady, UsageError
-from devsup.models import CheckResult, LockList, LogPage, Row, ServerList, StartResult, State, StatusResult
+from devsup.models import Row, ServerList, StartResult, State
 from devsup.paths import Home, find_home
 from devsup.registry import Registry
 from devsup.supervisor import loops
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from builtins import list as List  # noqa: N812 - `list` is a method of the class below
     from collections.abc import Callable, Sequence
 
-    from devsup.models import EventPage, HostList, PoolList, PortList, Unmanaged
+    from devsup.models import (
+        CheckResult,
+        EventPage,
+        HostList,
+        LockList,
+        LogPage,
+        PoolList,
+        PortList,
+        StatusResult,
+        Unmanaged,
+    )
     from devsup.supervisor.targets import Target
     from devsup.supervisor.waiting import Progress
     from devsup.system import Listener
@@ -101,7 +111,7 @@ class Looking:
         if elsewhere and not everywhere:
             what = "server runs" if elsewhere == 1 else "servers run"
             notes.append(f"{elsewhere} {what} in other projects: devsup list --everywhere")
-        unmanaged = self._unmanaged(registry, [row for row, _ in rows], sockets)
+        unmanaged = self._unmanaged(registry, rows, sockets)
         return ServerList(servers, unmanaged, [*registry.warnings, *notes])
 
     def _snapshot(
@@ -128,7 +138,9 @@ class Looking:
         now = registry.row(row.id)
         return now is not None and now.generation == row.generation and now.state is row.state
 
-    def _unmanaged(self, registry: Registry, rows: List[Row], sockets: Sockets) -> List[Unmanaged]:
+    def _unmanaged(
+        self, registry: Registry, rows: List[tuple[Row, Life]], sockets: Sockets
+    ) -> List[Unmanaged]:
         from devsup.apps.unmanaged import find_unmanaged
 
         def is_ours(pid: int, listener: Listener) -> bool:
@@ -145,9 +157,11 @@ class Looking:
         found = find_unmanaged(
             self.project,
             self.cwd,
-            known={row.cwd for row in rows if row.exit_code is None},
+            known={row.cwd for row, _ in rows if row.exit_code is None},
             sockets={inode: sockets.listeners[inode] for inode in sockets.unclaimed},
-            sessions={row.leader.pid for row in rows if row.leader is not None},
+            # Each guard leads a session of its own.
+            sessions={row.leader.pid for row, _ in rows if row.leader is not None}
+            | {row.guard.pid for row, alive in rows if row.guard is not None and alive is Life.LIVE},
             is_ours=is_ours,
         )
         return [one for one in found if self.may_see(one.cwd)]
@@ -214,6 +228,7 @@ class Looking:
         """
         loops.refuse("Supervisor.locks", "devsup.aio.Supervisor.locks(...)")
         from devsup.locks import _seeing
+        from devsup.models import LockList
 
         locks, oddities = _seeing.look_with_oddities(self.home.locks)
         notes = [*_seeing.findings(locks), *(one.message for one in oddities)]
@@ -223,6 +238,7 @@ class Looking:
         """Return one server and the processes of its tree; an ended one answers from the history."""
         loops.refuse("Supervisor.status", "devsup.aio.Supervisor.status(...)")
         from devsup import tree as trees
+        from devsup.models import StatusResult
         from devsup.supervisor.view import tree_of
 
         found, alive = self._find(target)

@@ -126,9 +126,7 @@ def _answers(sock: _socket.socket) -> Iterator[tuple[bytes, memoryview, int, int
             start += (size + 3) & ~3
 
 
-def _listener(
-    addresses: dict[bytes, str], data: bytes, words: memoryview, start: int, end: int
-) -> Listener:
+def _listener(addresses: dict[bytes, str], data: bytes, words: memoryview, start: int, end: int) -> Listener:
     only: bool | None = None
     if data[start] == _socket.AF_INET6:
         raw = data[start + 8 : start + 24]
@@ -143,14 +141,8 @@ def _listener(
     address = addresses.get(raw)
     if address is None:
         address = addresses[raw] = _address(raw)
-    return Listener(
-        data[start + 4] << 8 | data[start + 5],
-        address,
-        only,
-        words[(start + 68) >> 2],
-        words[(start + 64) >> 2],
-        None,
-    )
+    inode, uid = words[(start + 68) >> 2], words[(start + 64) >> 2]
+    return Listener(data[start + 4] << 8 | data[start + 5], address, only, inode, uid, None)
 
 
 def _address(raw: bytes) -> str:
