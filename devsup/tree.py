@@ -11,10 +11,9 @@ signal go through `identity.signal`, which proves the process again.
 
 from __future__ import annotations
 
-import json
 import os
 
-from devsup import identity, masking, system
+from devsup import compactjson, identity, masking, system
 from devsup.filenames import native_all, portable_all
 from devsup.models import MARKER, Identity
 from devsup.records import Record
@@ -77,7 +76,7 @@ class Marker(Record):
     generation: int
 
     def __str__(self) -> str:
-        return json.dumps(portable_all(self.asdict()), separators=(",", ":"))
+        return compactjson.dumps(portable_all(self.asdict()))
 
 
 class Tree(Record):
@@ -110,7 +109,7 @@ def parse(environ: bytes | None) -> Marker | None:
     start = at + len(_PREFIX)
     end = environ.find(b"\0", start)
     try:
-        fields = json.loads(environ[start : end if end >= 0 else len(environ)])
+        fields = compactjson.loads(environ[start : end if end >= 0 else len(environ)].decode())
         return Marker(**native_all(fields))
     except (ValueError, TypeError):
         return None  # somebody else's variable of that name

@@ -57,7 +57,7 @@ def test_a_server_runs_before_its_guard_is_loaded_whole(host: Host) -> None:
     server.stop()
     wait_until(host.nobody_is_left)
     launched, ready, end = (modules(host, step) for step in ("l", "r", "end"))
-    assert {"devsup.guard.loop", "devsup.readiness", "devsup.shutdown"}.isdisjoint(launched)
+    assert {"devsup.guard.loop", "devsup.readiness", "devsup.shutdown", "re", "json"}.isdisjoint(launched)
     assert {"devsup.guard.loop", "devsup.readiness", "devsup.shutdown", "devsup.registry.recovery"} <= ready
     assert end <= ready, "it could be gone by then"
 
