@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +15,9 @@ from devsup.apps.detect import App, choose, find_apps, survey
 from devsup.apps.folders import Folders
 from devsup.errors import Ambiguous, ConfigInvalid, NotFound
 from tests.apps_layouts import EXPO, METRO, NEXT, Tree, git, lay, package
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TURBO = package(dev="turbo run dev", workspaces=["apps/*", "packages/*"])
 
@@ -816,8 +821,8 @@ def test_many_long_paths_of_one_end_stay_apart() -> None:
 # -- speed ------------------------------------------------------------------------------------------------
 
 
-def test_a_usual_monorepo_is_seen_in_two_milliseconds(temporary: Path) -> None:
-    """Every start pays for it. The best of many rounds: the machine may be busy, the code may not."""
+def test_a_usual_monorepo_costs_little_more_than_reading_it(temporary: Path) -> None:
+    """Every start pays for it: 1.4 ms where the bare reading takes 0.8, of many rounds in turns the best."""
     tree: Tree = {"package.json": TURBO, ".git/HEAD": "", "pnpm-lock.yaml": ""}
     for number in range(6):
         tree[f"apps/a{number}/package.json"] = NEXT
@@ -825,11 +830,23 @@ def test_a_usual_monorepo_is_seen_in_two_milliseconds(temporary: Path) -> None:
         tree[f"packages/p{number}/package.json"] = package("react", build="tsc", name=f"@x/p{number}")
         tree[f"packages/p{number}/src"] = None
     root = str(lay(temporary, tree))
-    best = min(_took(root) for _ in range(200))
-    assert best < 0.002, f"{best * 1e3:.2f} ms"
+    took = [(_took(root, _see), _took(root, _read)) for _ in range(100)]
+    seen, read = (min(each) for each in zip(*took, strict=True))
+    assert seen < 2.5 * read, f"{seen * 1e3:.2f} ms, {read * 1e3:.2f} ms"
 
 
-def _took(root: str) -> float:
+def _took(root: str, work: Callable[[str], object]) -> float:
     began = time.perf_counter()
-    find_apps(root, root)
+    work(root)
     return time.perf_counter() - began
+
+
+def _see(root: str) -> None:
+    find_apps(root, root)
+
+
+def _read(root: str) -> None:
+    for folder, _, names in os.walk(root):
+        if "package.json" in names:
+            with open(f"{folder}/package.json", "rb") as file:
+                json.load(file)
