@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import time
@@ -54,7 +55,7 @@ def patient(log: Path, looks: list[float]) -> Iterator[Watch]:
     assert one.advance(set()) is None
     assert len(looks) == 1
     yield one
-    one.stop()
+    one.close()
     assert one.fds() == []
 
 
@@ -93,3 +94,15 @@ def test_one_that_need_not_listen_may_print_for_ever(patient: Watch, log: Path) 
         file.write("compiled\n")
     assert patient.due is not None
     assert patient.due > time.monotonic()
+
+
+def test_what_told_of_output_is_closed_once_nobody_waits_for_it(patient: Watch, log: Path) -> None:
+    """To close it at once would keep the answer back for as long as the kernel takes to forget the log."""
+    before = os.listdir("/dev/fd")
+    patient.stop()
+    assert patient.fds() == []
+    assert os.listdir("/dev/fd") == before
+    assert patient.advance(set()) is None
+    assert len(os.listdir("/dev/fd")) == len(before) - 1
+    log.write_text("more\n")
+    assert patient.fds() == []

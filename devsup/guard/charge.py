@@ -63,6 +63,7 @@ class Charge:
         self.rest()
         self.job = job
         self.was_up = False
+        self.watch.close()
         self.watch = Watch(job, self.tree, adopt=False)
 
     def rest(self) -> None:

@@ -107,10 +107,21 @@ class Watch:
             self._slow = 0.1 if self._slow else 0.0
 
     def stop(self) -> None:
-        """Look no more."""
+        """
+        Look no more, and be told no more of output.
+
+        The descriptor for that is closed by `close`, or by the next `advance`: at once it would take a while.
+        """
         self._drop()
-        self._hear_nothing()
+        self._armed = False
+        if self._growth is not None:
+            self._growth.disarm()
         self.due = None
+
+    def close(self) -> None:
+        """Look no more, and give everything back."""
+        self.stop()
+        self._hear_nothing()
 
     def fds(self) -> list[tuple[int, int]]:
         """Return the descriptors to wait on, with their events."""
@@ -139,6 +150,7 @@ class Watch:
         if self.helpers:
             return self._ask_helper(now)
         if self.due is None:
+            self._hear_nothing()
             return None
         if self._told in ready:
             self._armed = False
