@@ -293,13 +293,16 @@ class _Look:
                 again = [one for one in world.list() if one == server]
                 self.must(not again, f"list shows {server.state.value}, but pid {server.pid} does not live")
 
-    def start_again(self) -> None:
+    def start_again(self, *, joined: bool = False) -> None:
         world, began, killed = self.world, time.monotonic(), self.world.killed()
         try:
             result = world.start()
         except DevsupError as error:
-            if error.code == "exited_early" and error.details["signal"] and self.world.killed() > killed:
-                self.start_again()  # the kill of the child came only now, and was told truly
+            # The kill of the child came only now, or its guard has not said so yet: whoever joins that start
+            # is told truly how it came out, and the one after him has another.
+            late = world.killed() > killed or (self.listed == State.STARTING.value and not joined)
+            if error.code == "exited_early" and error.details["signal"] and late:
+                self.start_again(joined=True)
                 return
             self.then = f"start: {error.code}"
             self.problems.append(f"the next start failed: {error.code}: {error}, {error.details}")

@@ -919,9 +919,8 @@ def test_a_stop_outranks_a_restart_that_takes_too_long(world: World, monkeypatch
 @pytest.mark.parametrize("role", ["target", "claim"])
 def test_a_stop_follows_a_restart_that_is_faster(world: World, role: str) -> None:
     """Forced: between the stop's look and its claim the server has become a later generation."""
-    step = {"target": "_by_name > Database.close: close", "claim": "_Stop._try_claim > claim_stop: execute"}
-    # Before BEGIN, as another process could not write after it.
-    step["claim"] = "_Stop._try_claim > FileLock._open: open"
+    begin = "_Stop._try_claim > Transactions._transact: execute"  # after it no other process could write
+    step = {"target": "_by_name > Database.close: close", "claim": begin}
     gate = world.gate("command", step[role])
     old = world.start().server
     stop = world.begin("stop", plan=[gate.plan])
