@@ -13,16 +13,18 @@ from devsup import Busy, LockTimeout, NotFound, identity
 from devsup.clock import now_ms
 from devsup.models import Outcome, StopClaim
 from devsup.registry import Registry
+from devsup.supervisor import leasing
 from devsup.supervisor import stop as stopping
 from devsup.supervisor.operations import InFlight
 from tests.racing import World
+from tests.registry_child import make_row, reserve, stranger
 from tests.support import hear, say
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from devsup.models import Identity, Server, StopResults
+    from devsup.models import Identity, Row, Server, StopResults
     from tests.support import Leftovers, Spawn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
@@ -427,6 +429,26 @@ def test_stop_all_tries_again_and_a_failure_is_its_own(world: World, monkeypatch
     assert "`dev_server_app1` was tried twice" in results.notes
     monkeypatch.undo()
     world.devsup.stop(["app0"])
+
+
+def test_a_lease_that_cannot_be_given_back_is_nobodys_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is the matter with Redis: it is over by itself, and the others are to be stopped."""
+    row = make_row(project=str(world.project), starter=stranger(1))  # its caller was killed
+    reserve(world.registry, row)
+    many(world, 2)
+    asked: list[str] = []
+
+    def give_back(_: object, row: Row) -> None:
+        asked.append(row.id)
+        raise AssertionError("no reply of Redis")
+
+    monkeypatch.setattr(leasing, "give_back", give_back)
+    results = world.devsup.cleanup().results
+    assert {one.target: one.error for one in results} == {"web": None, "app0": None, "app1": None}
+    assert asked == [row.id]
+    assert world.list() == []
 
 
 def test_cleanup_while_others_start(world: World) -> None:

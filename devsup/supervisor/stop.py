@@ -245,7 +245,10 @@ class _Stop:
             from devsup.supervisor.leasing import give_back
 
             row, self.owing = self.owing, None
-            give_back(self.home, row)
+            try:
+                give_back(self.home, row)
+            except Exception as error:  # whatever Redis says: it is stopped, and the others are to be
+                trace.step(f"a lease of {row.session}, if any, is over by itself: {error!r}")
 
     def _step(self) -> None:
         self.due = time.monotonic() + _LOOK_EVERY
