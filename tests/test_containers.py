@@ -134,6 +134,19 @@ def test_a_container_with_the_number_of_an_ended_one_revives_nothing(
     other.end()
 
 
+def test_who_sees_all_start_times_shifted_takes_no_container_for_ended(
+    sandbox: Callable[..., Inside], project: Path
+) -> None:
+    """In a time namespace of his own he sees all processes, and each as if it had started at another time."""
+    shifted = ["unshare", "--time", "--boottime", "1000", "--fork"]
+    if subprocess.run([*shifted, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no time namespace for us")
+    inside = sandbox(*start("boxed", free_port()))
+    listed = subprocess.check_output([*shifted, *devsup_argv("list", "--json")], cwd=project)
+    assert [one["state"] for one in json.loads(listed)["data"]["servers"]] == ["ready"]
+    inside.end()
+
+
 def test_the_next_start_of_anything_ends_what_is_lost(
     devsup: Devsup, sandbox: Callable[..., Inside], home: Path
 ) -> None:

@@ -431,11 +431,17 @@ def pid_namespace() -> str:
     name = str(number)
     if number != _FIRST_PID_NAMESPACE and (began := _first_ticks()) is not None:
         name = f"{name}.{began}"
+    elsewhere = _other_time_namespace()
+    return name if elsewhere is None else f"{name}+{elsewhere}"
+
+
+def _other_time_namespace() -> int | None:
+    """Return the number of this process's time namespace; None of the machine's own."""
     try:
-        time_namespace = os.stat("/proc/self/ns/time").st_ino
+        number = os.stat("/proc/self/ns/time").st_ino
     except OSError:  # before Linux 5.6
-        return name
-    return name if time_namespace == _FIRST_TIME_NAMESPACE else f"{name}+{time_namespace}"
+        return None
+    return None if number == _FIRST_TIME_NAMESPACE else number
 
 
 def _first_ticks() -> int | None:
@@ -454,11 +460,13 @@ def pid_namespaces() -> dict[str, int | None] | None:
     Return the numbers of all pid namespaces in which anything lives; None where not all can be seen.
 
     Each with the start time (ticks) of its first process, which is the oldest of them; None of the machine's
-    own, and where it cannot be told. Only who is in that one sees the processes of all others. A namespace
-    whose processes have ended can never have others; its number may go to a new one.
+    own, and of all where this process is in another time namespace, to which they are shifted. Only who is in
+    the machine's own pid namespace sees the processes of all others. One whose processes have ended can never
+    have others; its number may go to a new one.
     """
     found: dict[str, int | None] = {}
     try:
+        tells = _other_time_namespace() is None
         if os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
             return None
         pids = all_pids()
@@ -473,14 +481,14 @@ def pid_namespaces() -> dict[str, int | None] | None:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             else:
-                _note_oldest(found, number, pid)
+                _note_oldest(found, number, pid if tells else None)
     except (OSError, UnsupportedPlatform):
         return None
     return found
 
 
-def _note_oldest(found: dict[str, int | None], number: int, pid: int) -> None:
-    info = process(pid) if number != _FIRST_PID_NAMESPACE else None
+def _note_oldest(found: dict[str, int | None], number: int, pid: int | None) -> None:
+    info = process(pid) if pid is not None and number != _FIRST_PID_NAMESPACE else None
     before = found.setdefault(str(number), None)
     if info is not None and (before is None or info.ticks < before):
         found[str(number)] = info.ticks
