@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -392,6 +393,28 @@ answers.append(identity.signal(mine, 9))
 print(json.dumps(answers))
 """
     assert answer_of(spawn(code)) == ["unknown", "unknown", False]
+
+
+@LINUX_ONLY
+@pytest.mark.parametrize("without", ["", "boot_id"])
+def test_a_process_without_descriptors_left_is_nowhere_else(spawn: Spawn, without: str) -> None:
+    """It keeps for life where it is: in another scope it would not see its servers, and start them again."""
+    code = """
+import json, resource
+from devsup import identity
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+try:
+    answers = [identity.here().key]
+except OSError as error:
+    answers = [error.errno]
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(json.dumps([*answers, identity.here().key]))
+"""
+    look = "import json; from devsup import identity; print(json.dumps(identity.here().key))"
+    environment = {"DEVSUP_WITHOUT": without}
+    known = answer_of(spawn(look, env=environment))
+    assert answer_of(spawn(code, env=environment)) == [errno.EMFILE, known]
 
 
 @LINUX_ONLY

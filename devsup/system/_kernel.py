@@ -36,10 +36,16 @@ def read(path: str) -> bytes:
 
 
 def first_line(path: str) -> str | None:
-    """Return the first line without blanks around it, None where there is nothing."""
+    """
+    Return the first line without blanks around it, None where there is nothing.
+
+    :raises OSError: not now: what is kept of the answer would be wrong for the life of the process
+    """
     try:
         return read(path).split(b"\n", 1)[0].decode(errors="replace").strip() or None
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
 
 

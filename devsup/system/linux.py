@@ -402,7 +402,9 @@ def _find_boot_id() -> str:
         return text
     try:
         first = process(1)
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         first = None
     return f"init-{'?' if first is None else first.ticks}"
 
@@ -450,7 +452,9 @@ def _first_ticks() -> int | None:
         if os.readlink("/proc/self") != str(os.getpid()):
             return None  # it is the `/proc` of another namespace
         first = process(1)
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
     return None if first is None else first.ticks
 
