@@ -367,8 +367,8 @@ class Fleet:
         self._see_closed()
 
     def _hear_push(self, push: Push) -> None:
-        if push.kind == "subscribe":
-            self._pending = [one for one in self._pending if one.what != "subscribe"]
+        if push.kind in ("subscribe", "unsubscribe"):
+            self._pending = [one for one in self._pending if one.what != push.kind]
         elif push.kind == "message":
             self._mail.take()
 
@@ -379,14 +379,15 @@ class Fleet:
             if sent.what == "subscribe":
                 self._hears = False
                 say(f"mail is looked for at each beat: {reply}")
-            else:
+            elif not self._unsubscribes:  # else it was refused amid that, and is said again
                 self._fail(str(failed(self._address, reply)))
             return
         if sent.what == "subscribe":
             # No push: that is RESP2, and of anything but channels this connection hears no more. What comes
             # after it was not done; what came before is said once more.
-            self._close()
-            self._connect(time.monotonic())
+            if not self._unsubscribes:
+                self._close()
+                self._connect(time.monotonic())
             return
         if sent.what == "renew":
             assert self.lease is not None
@@ -399,6 +400,11 @@ class Fleet:
             if self._trouble is not None:
                 say("the fleet is reached again")
             self._trouble, self._failures = None, 0
+
+    @property
+    def _unsubscribes(self) -> bool:
+        """Whether it has said so, as it does at the end, and has not heard that it was done."""
+        return any(one.what == "unsubscribe" for one in self._pending)
 
     def request(self) -> Stop | None:
         """Return what is asked of this guard and still waited for."""
@@ -433,6 +439,9 @@ class Fleet:
         late = lease is not None and boottime() >= lease.until
         if lease is not None:
             lease.leave()
+        if any(one.what == "subscribe" for one in self._pending):
+            # Should it be RESP2, what follows would be refused, and nobody may be there to say it again.
+            self._send("unsubscribe", ("UNSUBSCRIBE",))
         self._mail.answer_all(state, ended, reason=reason)
         self._mail.take()
         if late:
