@@ -219,6 +219,12 @@ def told(self):
 Fleet._connect, Fleet._introduce = late, told
 """
 
+#: Such a one that waits for long at the end.
+PATIENT = """
+from devsup.guard import fleet
+fleet._GOODBYE = 20.0, 20.0
+"""
+
 
 @pytest.mark.parametrize(
     ("channels", "config"), [("allchannels", {}), ("allchannels", NO_HELLO), ("resetchannels", NO_HELLO)]
@@ -243,11 +249,12 @@ def test_mail_that_lies_there_before_the_guard_is_heard_is_read(
     assert server.lease(client) == {}
 
 
+@pytest.mark.parametrize("config", [{}, NO_HELLO])
 def test_what_ends_before_redis_has_answered_is_not_on_the_list_afterwards(
-    leftovers: Leftovers, temporary: Path, redis_server: RedisServer
+    leftovers: Leftovers, temporary: Path, redis_server: RedisServer, config: dict[str, str]
 ) -> None:
-    """What the guard says of the end comes after what it said of the beginning."""
-    client = redis_server.start().client()
+    """What the guard says of the end comes after what it said of the beginning, and is not refused for it."""
+    client = redis_server.start(config=config).client(protocol=2)
     with Proxy(redis_server.port) as proxy:
         host = Host("elm", temporary, proxy.url, leftovers)
         server = host.start(client=client, ttl=300, code=LATE)
@@ -260,6 +267,25 @@ def test_what_ends_before_redis_has_answered_is_not_on_the_list_afterwards(
         time.sleep(0.2)  # nothing comes after it
         assert (server.lease(client), server.entry(client)) == ({}, None)
         assert proxy.connections == 1  # of two, one may be faster than the other
+
+
+@pytest.mark.parametrize("config", [{}, NO_HELLO])
+def test_what_ends_before_redis_answers_the_guard_is_taken_off_the_list(
+    leftovers: Leftovers, temporary: Path, redis_server: RedisServer, config: dict[str, str]
+) -> None:
+    """The guard is there still, and hears the answers to its first and to its last words in one."""
+    client = redis_server.start(config=config).client(protocol=2)
+    host = Host("elm", temporary, redis_server.url, leftovers)
+    server = host.start(client=client, ttl=300, code=LATE + PATIENT)
+    guard = server.guard
+    redis_server.pause()
+    (host.folder / "go").touch()
+    wait_until((host.folder / "said").exists)
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until(lambda: (row := host.registry.row(server.id)) is None or row.state is State.CRASHED)
+    redis_server.resume()
+    wait_until(lambda: not psutil.pid_exists(guard), 15)  # it has heard that all was done
+    assert (server.lease(client), server.entry(client)) == ({}, None)
 
 
 def test_each_change_is_published_also_over_a_restart(host: Host, client: redis.Redis) -> None:
@@ -300,13 +326,16 @@ def test_a_guard_that_takes_over_goes_on_with_the_lease(host: Host, client: redi
 def test_without_pub_sub_mail_is_looked_for_at_each_beat(
     leftovers: Leftovers, temporary: Path, redis_server: RedisServer, channels: str, config: dict[str, str]
 ) -> None:
-    """An access rule leaves the channels out, or it speaks nothing newer than RESP2."""
-    redis_server.start(acl=(f"ann on >geheim ~* +@all {channels}",), config=config)
+    """An access rule leaves the channels out, also for who asks, or it speaks nothing newer than RESP2."""
+    rules = f"~* +@all {channels}"
+    redis_server.start(acl=(f"ann on >geheim {rules}", f"default on nopass {rules}"), config=config)
     host = Host("elm", temporary, f"redis://ann:geheim@127.0.0.1:{redis_server.port}", leftovers)
     client = redis_server.client(protocol=2)
     server = host.start(client=client, ttl=1.5)
     server.published(client, "running")
     server.renewed()
+    other = Stop("r", server.id, server.generation, "oak, pid 7", "script", True, None, False)
+    assert send(client, requests.withdraw(FLEET, other, f"{now_ms() + 60_000} of another")) == 0
     answer = ask(client, server)
     assert answer is not None
     assert answer["outcome"] == "stopped"

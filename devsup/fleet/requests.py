@@ -40,13 +40,14 @@ _MOST_GRACE = 86_400.0
 
 # ARGV: milliseconds until it is over, request, milliseconds for which it can be taken back after that: while
 # it lies there nobody has heard of it. An element is the time until which it may be obeyed, and the request.
+# Where the caller may not use channels, the guard comes upon it at its next look.
 _POST = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local element = string.format('%.0f %s', now + ARGV[1], ARGV[2])
 redis.call('RPUSH', KEYS[1], element)
 redis.call('PEXPIRE', KEYS[1], math.max(ARGV[1] + ARGV[3], redis.call('PTTL', KEYS[1])))
-redis.call('PUBLISH', KEYS[1], '')
+redis.pcall('PUBLISH', KEYS[1], '')
 return element
 """
 
@@ -75,7 +76,7 @@ local left = over - time[1] * 1000 - math.floor(time[2] / 1000)
 if left > 0 then
   redis.call('RPUSH', KEYS[1], string.format('%.0f %s', over, ARGV[2]))
   redis.call('PEXPIRE', KEYS[1], math.max(left, redis.call('PTTL', KEYS[1])))
-  redis.call('PUBLISH', KEYS[1], '')
+  redis.pcall('PUBLISH', KEYS[1], '')
 end
 return 0
 """
