@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from devsup.errors import LeaseHeldElsewhere
 from devsup.fleet import keys
+from devsup.fleet.membership import Membership
+from devsup.fleet.settings import Settings
+from devsup.paths import Home
+from devsup.registry import Registry
+from devsup.supervisor.leasing import Leasing
 from tests.fleet_support import lease_of
 from tests.redis_support import Proxy
 from tests.support import ROOT, hear, say, wait_until
@@ -153,6 +159,26 @@ def test_what_a_killed_caller_has_taken_is_taken_over_at_once_here_and_nowhere_e
     second = lease_of(shared_redis)
     assert second["token"] != first["token"]
     assert int(second["fencing"]) > int(first["fencing"])
+    assert a("stop", "web").code == 0
+
+
+def test_a_guard_that_was_late_keeps_what_its_killed_caller_has_taken(
+    hosts: Hosts, shared_redis: RedisServer
+) -> None:
+    """A start was about to clear its reservation away, and counts that among what it has cleared."""
+    (a,) = hosts("box-a")
+    started = a("start", "web", "--json").data["server"]
+    home = Home(str(a.home))
+    registry = Registry(home)
+    row = registry.row(started["id"])
+    assert row is not None
+    fleet = Settings(shared_redis.url, "a test", "team", 30.0, "keep", "box-a")
+    membership = Membership("team", "box-a", "shop", 30.0, "keep")
+    before = lease_of(shared_redis)
+    leasing = Leasing(home, registry, fleet, membership, {row.id})
+    with pytest.raises(LeaseHeldElsewhere):
+        leasing.take(row.replace(id="f" * 12), time.monotonic() + 10)
+    assert lease_of(shared_redis)["token"] == before["token"]
     assert a("stop", "web").code == 0
 
 

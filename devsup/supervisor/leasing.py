@@ -83,9 +83,7 @@ class Leasing:
         timeout = min(_TIMEOUT, max(_LAST_TIMEOUT, deadline - time.monotonic()))
         with client(self.fleet, timeout) as redis:
             since = boottime()
-            # What a killed caller has left, most likely, and then the only one: it needs no answer first.
-            (dead,) = self.cleared if len(self.cleared) == 1 else ("",)
-            answer = self._ask(redis, row, token, instead=f"{self._place()} {dead}" if dead else "")
+            answer = self._ask(redis, row, token, instead=self._left_behind())
             if not isinstance(answer, Granted) and self._is_left_over(answer):
                 trace.step("the lease is that of a server of ours which is no more: taking it over")
                 since = boottime()
@@ -135,6 +133,14 @@ class Leasing:
         except DevsupError as error:
             # What made the start fail is what its caller is to hear.
             trace.step(f"the lease is over by itself: {error}")
+
+    def _left_behind(self) -> str:
+        """Return whose lease a killed caller has left, most likely: it needs no answer first."""
+        if len(self.cleared) != 1:
+            return ""
+        (dead,) = self.cleared
+        # A row that is still there was claimed by its guard at the last moment.
+        return f"{self._place()} {dead}" if self.registry.row(dead) is None else ""
 
     def _place(self) -> str:
         return holding.place(identity.here(), self.home.root)
