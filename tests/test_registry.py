@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,7 @@ from devsup.registry import (
     SessionBusy,
     Snapshot,
     frozen,
+    inspecting,
     locking,
     opening,
     transactions,
@@ -30,9 +32,12 @@ from devsup.registry import (
 from devsup.registry.pools import Pool
 from tests.registry_child import log_of, make_claim, make_row, reserve, stranger
 from tests.registry_support import open_registry
+from tests.support import hear, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.support import Spawn
 
 GUARD, LEADER, OTHER = stranger(101), stranger(102), stranger(103)
 
@@ -833,3 +838,36 @@ def test_the_home_may_have_any_name(temporary: Path) -> None:
     assert registry.rows() == [row]
     assert (root / "registry.db").is_file()
     assert Path(os.fsdecode(os.fsencode(root))).is_dir()
+
+
+# -- its size -----------------------------------------------------------------------------------------
+
+#: A process that copies the write-ahead log back until it is told to go: SQLite's lock for that.
+CHECKPOINTER = """
+import fcntl, os, sys
+lock = os.open(sys.argv[1], os.O_RDWR)
+fcntl.lockf(lock, fcntl.LOCK_EX, 1, 121)
+print("has it", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_compacted_registry_has_no_long_log_though_another_process_copies_it_back(
+    registry: Registry, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(registry)
+    path, pauses = registry.home.registry, list[float]()
+    with raw(registry) as other:  # the log is there for as long as somebody has the file open
+        other.execute("SELECT 1 FROM events").fetchall()
+        child = spawn(CHECKPOINTER, f"{path}-shm")
+        assert hear(child) == "has it\n"
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            say(child)
+            child.wait(30)
+
+        monkeypatch.setattr(inspecting, "time", SimpleNamespace(sleep=pause))
+        assert registry.compact() == os.stat(path).st_size
+        assert os.stat(f"{path}-wal").st_size == 0
+    assert len(pauses) == 1

@@ -50,7 +50,7 @@ def look(scene: Scene, facts: list[str]) -> list[Seen]:
 
 
 def _large(scene: Scene, inspected: Inspection) -> Seen:
-    size, needed = inspected.size + inspected.wal, inspected.size - inspected.free
+    size, needed = inspected.size + inspected.wal, inspected.needed
     message = f"the registry `{scene.home.registry}` takes {size // 2**20} MiB, and needs {needed // 2**20}"
     if needed <= _LARGE:
         return Seen(WARN, "registry_large", message, "devsup doctor --fix", mend=lambda: _compact(scene))

@@ -8,6 +8,7 @@ is on the way of a start, a stop or a list.
 from __future__ import annotations
 
 import os
+import time
 
 from devsup.records import Record
 from devsup.registry._sqlite import sqlite3
@@ -21,20 +22,24 @@ __all__ = ["Inspection", "compact", "inspect", "refuse_damage"]
 
 #: Problems that are told; the first says all there is to say.
 _MOST = 3
+#: Whoever has waited for a turn to write is likely to copy the log back just then, which may take a second.
+_TRIES, _PAUSE = 20, 0.2
+#: What SQLite says of the log where another process is copying it back.
+_NOT_BEGUN = -1
 
 
 class Inspection(Record):
     """
     A registry at one moment.
 
-    ``size`` and ``wal`` are bytes on disk, ``free`` those of the former that are not used. ``damage`` is
-    what is wrong with the file; of a damaged one nothing is counted. ``ended`` and ``events`` are those kept.
+    ``size`` and ``wal`` are bytes on disk, ``needed`` those that something is in. ``damage`` is what is
+    wrong with the file; of a damaged one nothing is counted. ``ended`` and ``events`` are those kept.
     """
 
     version: int
     size: int
-    free: int
     wal: int
+    needed: int
     damage: list[str]
     live: int
     ended: int
@@ -49,8 +54,10 @@ def inspect(db: Database, *, whole: bool) -> Inspection:
     return Inspection(
         version=version,
         size=_size(path),
-        free=_number(db, "PRAGMA freelist_count") * _number(db, "PRAGMA page_size"),
         wal=_size(f"{path}-wal"),
+        # Of all pages, as some may be in the write-ahead log only.
+        needed=(_number(db, "PRAGMA page_count") - _number(db, "PRAGMA freelist_count"))
+        * _number(db, "PRAGMA page_size"),
         damage=damage,
         live=0 if damage else _number(db, "SELECT count(*) FROM runs WHERE live = 1"),
         ended=0 if damage else _number(db, "SELECT count(*) FROM history"),
@@ -62,7 +69,11 @@ def compact(db: Database) -> int:
     """Give back the bytes that are not used, and return what is left on disk; who writes has to wait."""
     [(_, _, path)] = [one for one in db.execute("PRAGMA database_list").fetchall() if one[1] == "main"]
     db.execute("VACUUM")
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    for _ in range(_TRIES):
+        [(_, pages, _)] = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if pages != _NOT_BEGUN:
+            break
+        time.sleep(_PAUSE)  # SQLite does not wait for this one
     return _size(path) + _size(f"{path}-wal")
 
 
