@@ -15,7 +15,7 @@ from devsup.pool import Pool
 from devsup.pool._pool import names
 from devsup.pool._sqlite import SqliteStore
 from devsup.supervisor import pooling
-from tests.support import wait_until
+from tests.support import ROOT, wait_until
 from tests.test_contract import checked
 
 if TYPE_CHECKING:
@@ -184,6 +184,16 @@ def test_a_fleet_has_pools_of_its_own(devsup: Devsup, shared_redis: RedisServer,
         assert away["error"]["code"] == "fleet_unreachable"
         assert "secret" not in json.dumps(away)
     assert names(url=url) == ["boxes"]
+
+
+def test_the_rules_that_the_manual_has_for_a_user_of_redis_allow_pools(
+    devsup: Devsup, redis_server: RedisServer
+) -> None:
+    lines = (ROOT / "docs/fleet.md").read_text().splitlines()
+    [rules] = [line.removeprefix("user ") for line in lines if line.startswith("user devsup on ")]
+    redis_server.start(acl=(rules.replace("PASSWORD", "geheim"),))
+    fleet = {"DEVSUP_FLEET": f"redis://devsup:geheim@127.0.0.1:{redis_server.port}"}
+    assert owners(run(devsup, "slots", "add", "a", env=fleet)) == {"a": None}
 
 
 def completed(devsup: Devsup, *words: str, env: Mapping[str, str] | None = None) -> str:
