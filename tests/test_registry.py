@@ -747,6 +747,26 @@ def test_what_was_opened_for_any_schema_is_not_opened_twice(
             registry.ended(id="a1")
 
 
+@pytest.mark.parametrize(
+    ("written", "numbers"),
+    [("null", None), ('""', []), ('"7 8"', [7, 8]), ("[]", []), ("[7, 8]", [7, 8])],
+)
+def test_sockets_of_before_are_read_in_each_form_that_was_written(
+    registry: Registry, written: str, numbers: list[int] | None
+) -> None:
+    """A server that a devsup of before has started can be listed, ended and remembered."""
+    row = reserve(registry, make_row("a1", strangers=[1]))
+    with raw(registry) as connection:
+        connection.execute(
+            "UPDATE servers SET description = json_set(description, '$.strangers', json(?))", (written,)
+        )
+    found = registry.row("a1")
+    assert found is not None
+    assert found.strangers == numbers
+    assert registry.finish("a1", row.generation, state=State.STOPPED)
+    assert [one.strangers for one in registry.ended(id="a1")] == [numbers]
+
+
 def test_threads_may_share_a_registry(registry: Registry) -> None:
     """Callers in asyncio run each call in some thread of a pool."""
     reserve(registry, make_row("a1"))

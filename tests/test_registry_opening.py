@@ -250,6 +250,12 @@ def values_overwritten(path: Path) -> None:
         connection.commit()
 
 
+def numbers_overwritten(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE servers SET description = json_set(description, '$.strangers', '7 x')")
+        connection.commit()
+
+
 def text_that_is_none(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE runs SET url = CAST(x'ff00ff' AS TEXT)")
@@ -307,7 +313,7 @@ def test_what_cannot_be_read_is_moved_aside_whole_and_rebuilt(
     assert again.warnings == []
 
 
-@pytest.mark.parametrize("damage", [values_overwritten, text_that_is_none])
+@pytest.mark.parametrize("damage", [values_overwritten, numbers_overwritten, text_that_is_none])
 @pytest.mark.parametrize(
     "ask", [lambda found: found.rows(), lambda found: found.row("a1")], ids=["a command", "a guard"]
 )

@@ -137,6 +137,15 @@ def _numbers(found: Iterable[int] | None) -> str | None:
     return None if found is None else " ".join(map(str, found))
 
 
+def _numbers_from(stored: Any) -> Iterable[int] | None:
+    if stored is None or (isinstance(stored, list) and all(isinstance(one, int) for one in stored)):
+        return stored  # a list: before it was one text
+    # Now, and not where they are taken out: here it is known whose damage it is.
+    if stored and not stored.replace(" ", "").isdecimal():
+        raise ValueError("not numbers")
+    return _Numbers(stored)
+
+
 def claim_text(claim: StopClaim | None) -> str | None:
     """Return a claim as JSON."""
     if claim is None:
@@ -245,7 +254,7 @@ def _row(values: tuple[Any, ...], about: dict[str, Any]) -> Row:
         reason=values[21],
         stop=claim_from(values[22]),
         outcome=None if values[23] is None else _loads(values[23]),
-        strangers=None if about.get("strangers") is None else _Numbers(about["strangers"]),
+        strangers=_numbers_from(about.get("strangers")),
     )
 
 
@@ -268,8 +277,7 @@ def row_from_record(stored: str) -> Row:
             fields[name] = identity_from(fields[name])
         fields["stop"] = claim_from(fields["stop"])
         fields["state"] = State(fields["state"])
-        if fields.get("strangers") is not None:
-            fields["strangers"] = _Numbers(fields["strangers"])
+        fields["strangers"] = _numbers_from(fields.get("strangers"))
         return Row(**{name: fields[name] for name in Row._fields if name in fields})
     except _BROKEN as error:
         raise Undecodable(f"its history cannot be read ({error})") from error
