@@ -412,7 +412,7 @@ class _Stop:
             reason = "stop" if outcome is Outcome.STOPPED else "found dead: neither it nor its guard was left"
             stored = {**plain, "survivors": [], "left_running": [one.asdict() for one in ended.left_running]}
             jobs.remove(self.home.job(row.id))
-            Registry(self.home).finish(
+            self.registry.finish(
                 row.id, row.generation, state=state, exit_code=None, signal=None, reason=reason,
                 by=f"pid {os.getpid()}", outcome=stored, keep=False, at=now_ms(),
             )  # fmt: skip
@@ -489,7 +489,7 @@ class _Stop:
         # This process may live on (an agent's), and its claim would keep the next stop from trying.
         assert self.mine is not None
         try:
-            Registry(self.home).unclaim(self.row.id, self.row.generation, self.mine)
+            self.registry.unclaim(self.row.id, self.row.generation, self.mine)
         except DevsupError as error:
             trace.step(f"the claim stays: {error}")
 
