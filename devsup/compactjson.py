@@ -36,6 +36,8 @@ def loads(text: str) -> Any:
         value, end = _scan(text, 0)
     except StopIteration:
         raise ValueError("no JSON value") from None
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
     if end != len(text):
         raise ValueError("more than one JSON value")
     return value

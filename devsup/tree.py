@@ -111,7 +111,7 @@ def parse(environ: bytes | None) -> Marker | None:
     try:
         fields = compactjson.loads(environ[start : end if end >= 0 else len(environ)].decode())
         return Marker(**native_all(fields))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None  # somebody else's variable of that name
 
 
