@@ -371,11 +371,11 @@ def test_what_is_to_be_said_first_goes_with_the_greeting(shared_redis: RedisServ
         connection = Connection(parse(f"{proxy.url}/3"), name="first", first=first)
         connection.send(("ECHO", "a"))
         assert asked == []
+        found: list[object] = []
         while not asked:
-            assert connection.advance() == []
-        if not connection.is_up:
-            connection.send(("ECHO", "b"))
-        found = drive(connection, lambda all_: len(all_) == 4)
+            found += connection.advance()
+        connection.send(("ECHO", "b"))
+        found += drive(connection, lambda more: len(found) + len(more) == 4)
         assert (asked, found) == ([False], ["first", ["subscribe", "mail", 1], "a", "b"])
         assert proxy.round_trips <= 2
         connection.close()

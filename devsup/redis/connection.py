@@ -225,6 +225,9 @@ class Connection:
                 self._failure = self._failure or error  # its queue of callers is full
             except OSError as error:
                 self._failure = self._failure or error
+            if self._socket is not None:
+                self._socket.close()
+                self._socket = None
         self._end(self._failure or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL)))
 
     def _await_connection(self) -> None:
