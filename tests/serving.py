@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLEAN",
+    "GOING",
     "LINUX_ONLY",
     "Servers",
     "alive",
@@ -66,6 +67,18 @@ CLEAN = {
     "left_running": [],
     "port_free": True,
 }
+
+#: A server whose child listens; it lives on without, and listens itself once there is a file `again`.
+GOING = """
+import os
+from stand_in import listen, obey, pause, serve, wanted_port
+obey()
+if os.fork() == 0:
+    serve(listen(wanted_port()))
+while not os.path.exists("again"):
+    pause(0.01)
+serve(listen(wanted_port()))
+"""
 
 
 class Servers:

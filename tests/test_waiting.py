@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.serving import Servers, next_app, pid_at, process, script
+from tests.serving import GOING, Servers, next_app, pid_at, process, script
 from tests.support import fetch, free_port, server_argv, wait_until
 
 if TYPE_CHECKING:
@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from tests.support import Devsup
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX processes")
-
-#: Serves by a child; the file `again` lets it serve by itself.
-GOING = """
-import os
-from stand_in import listen, obey, pause, serve, wanted_port
-obey()
-if os.fork() == 0:
-    serve(listen(wanted_port()))
-while not os.path.exists("again"):
-    pause(0.01)
-serve(listen(wanted_port()))
-"""
 
 
 @pytest.fixture

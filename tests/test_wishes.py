@@ -17,7 +17,7 @@ from devsup.models import State
 from devsup.readiness import CONNECTED, Answer, Probe
 from devsup.system import listeners
 from tests.racing import PATIENCE, World
-from tests.serving import pid_at, process, script
+from tests.serving import GOING, pid_at, process, script
 from tests.support import free_port, is_listening, wait_until
 
 if TYPE_CHECKING:
@@ -151,19 +151,6 @@ def _turns(guard: int) -> int:
     before = process(guard).num_ctx_switches().voluntary
     time.sleep(2)
     return process(guard).num_ctx_switches().voluntary - before
-
-
-#: Its child listens; it lives on without, and listens itself once there is a file `again`.
-GOING = """
-import os
-from stand_in import listen, obey, pause, serve, wanted_port
-obey()
-if os.fork() == 0:
-    serve(listen(wanted_port()))
-while not os.path.exists("again"):
-    pause(0.01)
-serve(listen(wanted_port()))
-"""
 
 
 def test_a_server_that_has_lost_its_listener_is_not_checked_and_costs_no_turns(wishful: Wishful) -> None:
