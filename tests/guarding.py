@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from devsup import identity
-from devsup.clock import now_ms
+from devsup.clock import boottime, now_ms
 from devsup.fleet import holding, keys, listing, note, requests
 from devsup.fleet.membership import ADDRESS, Membership, Mine
 from devsup.fleet.requests import Stop
@@ -28,7 +28,6 @@ from devsup.paths import Home, ensure_home
 from devsup.redis import leases
 from devsup.redis.leases import Granted
 from devsup.registry import Registry
-from devsup.system.alarm import boottime
 from tests.registry_child import make_row
 from tests.support import ROOT, processes_of, wait_until
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from devsup import identity
-from devsup.clock import now_ms
+from devsup.clock import boottime, now_ms
 from devsup.fleet import keys, membership, note, requests
 from devsup.fleet.membership import Membership, Mine
 from devsup.fleet.requests import Stop
@@ -27,7 +27,7 @@ from devsup.guard.spawn import ADOPT
 from devsup.models import Identity, State, StopClaim
 from devsup.paths import Home, ensure_home
 from devsup.registry import public, recovery
-from devsup.system.alarm import Alarm, boottime
+from devsup.system.alarm import Alarm
 from tests.guarding import FLEET, STUBBORN, UP, Host, ask, hear_of, post, send
 from tests.redis_support import Proxy, swallowing
 from tests.registry_child import make_row

@@ -23,14 +23,13 @@ import psutil
 import pytest
 
 from devsup import identity
-from devsup.clock import now_ms
+from devsup.clock import boottime, now_ms
 from devsup.fleet import membership, note
 from devsup.guard import job as jobs
 from devsup.guard.spawn import ADOPT, LOOK
 from devsup.models import State, StopClaim
 from devsup.redis import leases
 from devsup.redis.leases import Granted
-from devsup.system.alarm import boottime
 from tests.guarding import PLAIN, SLOW, STUBBORN, Host, asleep, send
 from tests.redis_support import Proxy
 from tests.support import wait_until
@@ -603,7 +602,7 @@ def test_a_guard_that_slept_and_keeps_its_server_says_who_else_had_it(hosts: Hos
 
 JUMP = """
 from devsup.guard import fleet, lease
-from devsup.system.alarm import boottime
+from devsup.clock import boottime
 def jumped():
     return boottime() + 3600 * os.path.exists(FOLDER + "/jump")
 fleet.boottime = lease.boottime = jumped

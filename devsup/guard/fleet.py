@@ -17,7 +17,7 @@ import select
 import time
 
 from devsup import identity
-from devsup.clock import now_ms
+from devsup.clock import boottime, now_ms
 from devsup.errors import DevsupError
 from devsup.fleet import holding, keys, listing, membership
 from devsup.guard.book import FAILURES, say
@@ -29,7 +29,6 @@ from devsup.redis import address as addresses
 from devsup.redis.connection import Connection, failed
 from devsup.redis.resp import ErrorReply, Push
 from devsup.registry import public
-from devsup.system.alarm import boottime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

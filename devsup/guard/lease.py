@@ -12,6 +12,7 @@ For the guard's one thread; commands are made and answers are read here, `devsup
 
 from __future__ import annotations
 
+from devsup.clock import boottime
 from devsup.fleet import keys
 from devsup.fleet.note import Note, left
 from devsup.guard.book import FAILURES, say
@@ -19,7 +20,7 @@ from devsup.redis import leases
 from devsup.redis.leases import Granted
 from devsup.registry.frozen import EVENTS
 from devsup.shutdown import KILL_BUDGET
-from devsup.system.alarm import Alarm, boottime
+from devsup.system.alarm import Alarm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

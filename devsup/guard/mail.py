@@ -11,13 +11,13 @@ from __future__ import annotations
 import time
 
 from devsup import masking
+from devsup.clock import boottime
 from devsup.errors import OtherOwner, PortHeld, Survivors
 from devsup.fleet import requests
 from devsup.guard.lifetimes import ASKED
 from devsup.models import Outcome, State
 from devsup.owners import is_anothers
 from devsup.records import Record
-from devsup.system.alarm import boottime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

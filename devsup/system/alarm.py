@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
-from devsup.clock import UPTIME, boottime
+from devsup.clock import UPTIME
 
-__all__ = ["Alarm", "boottime"]
+__all__ = ["Alarm"]
 
 _NONBLOCK, _CLOEXEC, _ABSOLUTE = 0o4000, 0o2000000, 1
 
