@@ -572,14 +572,19 @@ def test_a_timer_doubles_from_one_second_to_sixty_where_the_kernel_does_not_tell
     looks.close()
 
 
-def test_a_quiet_log_wakes_nobody_and_a_write_does_once(temporary: Path) -> None:
-    log = temporary / "web.1.log"
+def _told_of(folder: Path) -> tuple[Path, bounding.Bounding, int]:
+    """Return an empty log, who bounds it, and the descriptor that tells of a write."""
+    log = folder / "web.1.log"
     log.write_text("")
     looks = bounding.Bounding(str(log), {})
     looks.look(0.0)
     if looks.fd is None:
         pytest.skip("no inotify here")
-    told = looks.fd
+    return log, looks, looks.fd
+
+
+def test_a_quiet_log_wakes_nobody_and_a_write_does_once(temporary: Path) -> None:
+    log, looks, told = _told_of(temporary)
     for _ in range(100):
         append(log, b"something\n")
     assert select.select([told], [], [], 5)[0] == [told]
@@ -590,13 +595,7 @@ def test_a_quiet_log_wakes_nobody_and_a_write_does_once(temporary: Path) -> None
 
 
 def test_a_log_whose_server_is_to_end_is_bounded_all_the_same_if_it_does_not(temporary: Path) -> None:
-    log = temporary / "web.1.log"
-    log.write_text("")
-    looks = bounding.Bounding(str(log), {})
-    looks.look(0.0)
-    if looks.fd is None:
-        pytest.skip("no inotify here")
-    told = looks.fd
+    log, looks, told = _told_of(temporary)
     looks.rest()
     append(log, b"something\n")
     assert looks.fd != told
