@@ -133,8 +133,12 @@ def _run(registry: Registry, stops: list[_Stop]) -> None:
         left = min(min(stop.deadline, stop.due) for stop in pending) - time.monotonic()
         ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1e3 + 1)}
         now = time.monotonic()
-        due = [stop for stop in pending if now >= min(stop.deadline, stop.due)]
-        _go(registry, [stop for stop in pending if stop in due or not ready.isdisjoint(stop.handles)])
+        due = [
+            stop
+            for stop in pending
+            if now >= min(stop.deadline, stop.due) or not ready.isdisjoint(stop.handles)
+        ]
+        _go(registry, due)
 
 
 def _go(registry: Registry, stops: list[_Stop]) -> None:
