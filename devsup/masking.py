@@ -108,24 +108,25 @@ def learn(environment: dict[str, str]) -> None:
     """Hide, from here on, the values of those of these variables that hold secrets wherever they turn up."""
     for name, content in environment.items():
         if len(content) >= _LITERAL_MIN and (secret_name(name) or text(content) != content):
-            _literals.add(content)
+            # A key of several lines turns up line by line, in a log.
+            lines = map(str.strip, content.splitlines())
+            _literals.update((content, *(line for line in lines if len(line) >= _LITERAL_MIN)))
 
 
 def suspicious(content: str) -> bool:
-    """Tell whether ``content`` may hold a secret at all; False is certain."""
+    """Tell whether ``content``, a text or a line of JSON, may hold a secret at all; False is certain."""
     return (
         ("://" in content and "@" in content)
         or _names_a_secret(content)
         or "earer " in content
         or any(prefix in content for prefix in _PREFIXES)
-        or any(literal in content for literal in _literals)
+        or any(literal in content or not _same_in_json(literal) for literal in tuple(_literals))
     )
 
 
 def text(content: str) -> str:
     """Return ``content`` with credentials in URLs, values of secret names and well-known keys masked."""
-    for literal in _literals:
-        content = content.replace(literal, MASK)
+    content = _without_literals(content)
     if "://" in content and "@" in content:
         content = _pattern("url").sub(rf"\1{MASK}@", content)
     if _names_a_secret(content):
@@ -205,6 +206,28 @@ def value(content: Any, key: str = "") -> Any:
     if isinstance(content, list | tuple):
         return command(content) if key == "command" else [value(inner) for inner in content]
     return content
+
+
+def _without_literals(content: str) -> str:
+    """Mask every learned secret, also where one is a part of another or begins inside it."""
+    spans = []
+    for literal in tuple(_literals):  # another thread may add to them
+        start = content.find(literal)
+        while start >= 0:
+            spans.append((start, start + len(literal)))
+            start = content.find(literal, start + 1)
+    if not spans:
+        return content
+    masked, end = "", 0
+    for start, stop in sorted(spans):
+        if start >= end:
+            masked += content[end:start] + MASK
+        end = max(end, stop)
+    return masked + content[end:]
+
+
+def _same_in_json(literal: str) -> bool:
+    return literal.isascii() and literal.isprintable() and '"' not in literal and "\\" not in literal
 
 
 def _names_a_secret(content: str) -> bool:

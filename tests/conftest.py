@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from devsup import masking
 from tests.fleet_support import Host, Hosts
 from tests.redis_support import RedisServer, missing_reason
 from tests.support import (
@@ -82,6 +83,8 @@ def leftovers(
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    # Per process: what an earlier test taught must not be masked in the texts of this one.
+    monkeypatch.setattr(masking, "_literals", set())
     watch = Leftovers()
     watch.expected = request.node.get_closest_marker("leftovers_expected") is not None
     watch.watch(home)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -65,15 +66,52 @@ def test_a_command_is_masked_by_what_its_words_mean() -> None:
     assert masking.value({"command": "node --token abc --port 1"}) == {"command": "node --token *** --port 1"}
 
 
-def test_the_secrets_of_env_are_masked_wherever_they_turn_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_secrets_of_env_are_masked_wherever_they_turn_up() -> None:
     """The values of ports and modes are no secrets: to mask them would garble every url and path."""
-    monkeypatch.setattr(masking, "_literals", set())
     masking.learn(
         {"DB_PASSWORD": "hunter22", "PORT": "3000", "MODE": "development", "GH": "ghp_abcdef123456"}
     )
     assert masking.text("hunter22 http://localhost:3000 development ghp_abcdef123456") == (
         "*** http://localhost:3000 development ***"
     )
+
+
+@pytest.mark.parametrize(
+    ("secrets", "content", "shown"),
+    [
+        (["secret", "hunter2secret"], "it says hunter2secret, secret", "it says ***, ***"),
+        (["secret", "secrets-of-old"], "secrets-of-old", "***"),
+        (["abcdef", "defghi"], "<abcdefghi>", "<***>"),
+        (["xyxyxy"], "xyxyxyxy", "***"),
+        (["one-line\n  two-line\n"], "two-line", "***"),
+    ],
+)
+def test_no_part_of_a_secret_stays_beside_another(secrets: list[str], content: str, shown: str) -> None:
+    for secret in secrets:
+        masking.learn({"SECRET": secret})
+    assert masking.text(content) == shown
+
+
+@pytest.mark.parametrize("secret", ['say"friend', "back\\slash", "zwei\nzeilen", "schlüssel", "bell\x07bell"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_secret_that_json_writes_otherwise_is_suspicious_too(secret: str, *, ascii_only: bool) -> None:
+    masking.learn({"SECRET": secret})
+    answer = {"text": f"it was {secret} again"}
+    assert masking.suspicious(json.dumps(answer, ensure_ascii=ascii_only))
+    assert masking.value(answer) == {"text": "it was *** again"}
+
+
+def test_secrets_can_be_learned_while_others_mask() -> None:
+    def learn() -> None:
+        for number in range(20_000):
+            masking.learn({"SECRET": f"hunter{number:05}"})
+
+    with ThreadPoolExecutor(1) as threads:
+        learning = threads.submit(learn)
+        while not learning.done():
+            assert masking.text("nothing to hide") == "nothing to hide"
+            assert not masking.suspicious("nothing to hide")
+        learning.result()
 
 
 def test_what_is_not_suspicious_has_nothing_to_mask() -> None:
