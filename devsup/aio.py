@@ -36,10 +36,12 @@ if TYPE_CHECKING:
         CheckResult,
         ConfigResult,
         EventPage,
+        Health,
         HostList,
         InitResult,
         LockList,
         LogPage,
+        Metrics,
         PoolList,
         PortList,
         PruneResult,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
         StatusResult,
         StopResult,
         StopResults,
+        Story,
         UpResults,
     )
     from devsup.pool import Item, Lease
@@ -320,6 +323,18 @@ class Supervisor:
     async def status(self, target: str) -> StatusResult:
         """Return one server and the processes of its tree."""
         return await _run(lambda _: self._blocking().status(target))
+
+    async def doctor(self, *, fix: bool = False) -> Health:
+        """Return what is wrong, part by part; see `devsup.Supervisor.doctor`."""
+        return await _run(lambda _: self._blocking().doctor(fix=fix))
+
+    async def why(self, target: str) -> Story:
+        """Return the story of a server, a process or a port; see `devsup.Supervisor.why`."""
+        return await _run(lambda _: self._blocking().why(target))
+
+    async def metrics(self) -> Metrics:
+        """Return OpenMetrics text; see `devsup.Supervisor.metrics`."""
+        return await _run(lambda _: self._blocking().metrics())
 
     async def ports(self) -> PortList:
         """Return who listens where; see `devsup.Supervisor.ports`."""

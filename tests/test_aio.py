@@ -81,6 +81,9 @@ def test_it_answers_as_the_synchronous_one(world: World, twin: aio.Supervisor) -
             "page": (page.text, page.ended, type(page)),
             "stopped": (stopped.outcome, stopped.target),
             "cleaned": (await twin.cleanup()).results,
+            "parts": [part.part for part in (await twin.doctor()).parts],
+            "next": (await twin.why("web")).next,
+            "metrics": (await twin.metrics()).text.splitlines()[0],
         }
 
     def twins_calls() -> dict[str, Any]:
@@ -94,6 +97,9 @@ def test_it_answers_as_the_synchronous_one(world: World, twin: aio.Supervisor) -
             "page": (page.text, page.ended, type(page)),
             "stopped": (stopped.outcome, stopped.target),
             "cleaned": plain.cleanup().results,
+            "parts": [part.part for part in plain.doctor().parts],
+            "next": plain.why("web").next,
+            "metrics": plain.metrics().text.splitlines()[0],
         }
 
     assert asyncio.run(calls()) == twins_calls()

@@ -45,6 +45,9 @@ def test_a_redis_that_is_well_is_said_to_be(hosts: Hosts, shared_redis: RedisSer
     assert a.redis().status == "skipped"
     a.environ["DEVSUP_FLEET"] = "http://x"
     assert kinds(a) == ["redis_address"]
+    a.environ["DEVSUP_HOST"] = "box a"
+    (one,) = a.redis().findings
+    assert (one.id, one.fix) == ("fleet_host", "unset DEVSUP_HOST")
 
 
 EVICTING = {"config": {"maxmemory-policy": "allkeys-lru", "maxmemory": "100mb"}}

@@ -358,6 +358,9 @@ def test_the_story_of_a_stranger(devsup: Devsup, stand_in: StandIn, temporary: P
     other = stand_in("web", "--port", elsewhere, cwd=temporary)
     wait_until(lambda: is_listening(elsewhere))
     assert story(devsup, f":{elsewhere}")[1] == f"ps -fp {other.pid}"
+    told, _ = story(devsup, 1)  # nobody is above it, and in a container it may be a server
+    assert "pid 1 began: `" in told
+    assert "`?`" not in told
 
 
 def test_the_story_of_a_port_that_a_start_would_use(devsup: Devsup, project: Path) -> None:

@@ -13,7 +13,7 @@ import time
 from devsup.apps import fleets
 from devsup.clock import now_ms
 from devsup.doctor.scene import BAD, WARN, Seen, found
-from devsup.errors import DevsupError, FleetUnreachable
+from devsup.errors import ConfigInvalid, DevsupError, FleetUnreachable
 from devsup.fleet import keys, listing, membership, note, settings
 from devsup.guard import job as jobs
 from devsup.redis.connection import Client, Connection, failed
@@ -31,7 +31,7 @@ __all__ = ["KINDS", "look"]
 
 KINDS = (
     *("fleet_unreachable", "redis_address", "redis_old", "redis_unwritable", "redis_evicts", "redis_pubsub"),
-    *("lease_lost", "server_unpublished"),
+    *("fleet_host", "lease_lost", "server_unpublished"),
 )
 #: Seconds for all that is asked: a check of everything takes one.
 _PATIENCE = 0.8
@@ -44,8 +44,10 @@ def look(scene: Scene, facts: list[str]) -> list[Seen] | None:
     """Ask it."""
     try:
         fleet, config = fleets.of_project(scene.project, scene.home, scene.environ)
-    except DevsupError:
+    except ConfigInvalid:
         return None  # the ports part says what is wrong with the file
+    except DevsupError as error:  # of all that the fleet is made of, only the name of this host is left
+        return [*_leases(scene, facts), Seen(BAD, "fleet_host", error.message, error.hint or "correct it")]
     if fleet is None:
         facts.append(settings.why_not(config.fleet if config is not None else {}))
         return None

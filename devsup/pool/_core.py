@@ -79,7 +79,7 @@ class Lease(Record):
 
 
 class Item(Record):
-    """An item of a pool, with its lease; all None but the last number given out where nobody has it."""
+    """An item of a pool, with its lease: who has it, the number and the end; None where nobody has it."""
 
     item: str | int
     owner: str | None

@@ -221,7 +221,8 @@ def _of_stranger(supervisor: Supervisor, registry: Registry, target: str, port: 
         entries.append(StoryEntry(_since(info, now), f"pid {info.pid} began: `{_line(info)}`", "system"))
     cwd = system.cwd(pid)
     own = chain[0] if chain else None
-    text = f"pid {pid} began{f', below pid {own.ppid}' if own else ''}: `{_line(own) if own else '?'}`"
+    below = f", below pid {own.ppid}" if own and own.ppid else ""
+    text = f"pid {pid} began{below}: `{_line(own) if own else '?'}`"
     text += f" in `{cwd}`" if cwd else ""
     entries.append(StoryEntry(_since(own, now) if own else None, text, "system"))
     entries.sort(key=lambda one: one.time or "")  # an orphan may be older than whom it came to
@@ -236,7 +237,7 @@ def _chain(pid: int) -> list[system.ProcessInfo]:
     found: list[system.ProcessInfo] = []
     try:
         for info in trees.lineage(pid):
-            if info.pid == 1 or len(found) > _ABOVE:
+            if (info.pid == 1 and found) or len(found) > _ABOVE:
                 break
             found.append(info)
     except OSError:

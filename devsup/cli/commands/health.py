@@ -18,7 +18,8 @@ Examples:
   devsup doctor                     what is wrong, and the command that mends it
   devsup doctor --fix               do those that are safe
 
-Looks at the registry, locks, servers, ports, logs, the environment and completions.
+Looks at the registry, locks, servers, ports, logs, the environment, completions and,
+where a fleet is configured, its Redis.
 Exit 14 where something is bad; a warning alone is 0."""
 )
 def doctor(
