@@ -101,6 +101,27 @@ def test_a_new_guard_sees_the_end_of_its_server(servers: Servers) -> None:
     servers.nothing_is_left(port)
 
 
+def test_a_server_whose_log_cannot_be_written_is_not_run(servers: Servers) -> None:
+    """Nobody has an exit code of what has not run: the reason is said instead, and where to read on."""
+    server = servers.start("web", *server_argv("web"))
+    log = Path(server["log"])
+    in_the_way = log.with_name(log.name.replace(".1.log", ".2.log"))
+    in_the_way.mkdir()
+    answer = servers.devsup("restart", "web", "--json")
+    assert (answer.code, answer.error["code"], answer.error["hint"]) == (5, "exited_early", "devsup why web")
+    assert answer.error["message"] == (
+        "`dev_server_web` ended before it was ready:"
+        f" its log `{in_the_way}` cannot be written: Is a directory"
+    )
+    story = servers.devsup("why", "web", "--json").data["story"]
+    assert any(
+        one["text"] == f"was not run: its log `{in_the_way}` cannot be written: Is a directory"
+        for one in story
+    )
+    assert servers.events(server)[-1] == "crashed"
+    servers.nothing_is_left(server["port"])
+
+
 def test_a_new_guard_restarts_its_server(servers: Servers) -> None:
     port = free_port()
     server = servers.stand_in("web", "web", port=port)

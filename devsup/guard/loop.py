@@ -295,7 +295,7 @@ class Guard:
             charge.handles.watch("leader", launched.leader)
             return True
         if refused is Refused.UNWRITABLE:
-            reason = f"its log cannot be written: {launched.reason}"
+            reason = f"its log `{job.log}` cannot be written: {launched.reason}"
             self._end(State.CRASHED, ended=None, reason=reason)
         elif refused is Refused.KILLED:
             self._left(Happening.LEFT, Exit(*launched.left))

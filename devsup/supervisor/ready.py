@@ -224,13 +224,17 @@ def ended_error(
             hint=f"devsup restart {name}",
             details={"server": server},
         )
-    how = f"signal {row.signal}" if row.signal is not None else f"exit code {row.exit_code}"
     text = tail(row.log)
     cause = _cause(row, text, failures)
+    if row.signal is None and row.exit_code is None:  # nobody has seen its end: what is known is the reason
+        how, because, hint = "", cause or row.reason, f"devsup why {name}"
+    else:
+        how = f", with signal {row.signal}" if row.signal is not None else f", with exit code {row.exit_code}"
+        because, hint = cause, f"devsup logs {name}"
     return ExitedEarly(
-        f"`{row.session}` ended before it was ready, with {how}{_gave_up(row)}"
-        + (f": {cause}" if cause else ""),
-        hint=f"devsup logs {name}",
+        f"`{row.session}` ended before it was ready{how}{_gave_up(row)}"
+        + (f": {because}" if because else ""),
+        hint=hint,
         details={
             "exit_code": row.exit_code,
             "signal": row.signal,

@@ -116,7 +116,9 @@ def _told(one: Event, row: Row) -> str:
         "stopping": _ENDS.get(reason or "") or f"somebody asked for its {reason or 'stop'}{by}",
         "stopped": f"stopped{by}{because}",
         "exited": f"ended by itself{exit_}{because}",
-        "crashed": f"ended by itself{exit_}, which nobody asked for{because}",
+        "crashed": (
+            f"ended by itself{exit_}, which nobody asked for{because}" if pid else f"was not run{because}"
+        ),
         "restarted": f"run again{by}{f', after it had ended{exit_}' if exit_ else ''}{because}",
         "unhealthy": f"became unhealthy{because}",
         "adopted": f"taken over by a guard or an `adopt`{pid}{because}",
