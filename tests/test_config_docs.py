@@ -29,6 +29,15 @@ def test_each_example_is_accepted(temporary: Path, name: str, text: str) -> None
     assert config.apps
 
 
+def test_every_variable_that_is_read_is_in_the_table() -> None:
+    """But for those by which devsup speaks to itself, and those for tests."""
+    text = "".join(path.read_text() for path in (ROOT / "devsup").rglob("*.py"))
+    inner = {"DEVSUP_MARKER", "DEVSUP_GUARD_FLEET", "DEVSUP_SYSTEM", "DEVSUP_WITHOUT"}
+    read = set(re.findall(r"[\"'](DEVSUP_[A-Z_]*[A-Z])[\"']", text)) - inner
+    assert {"DEVSUP_HOME", "DEVSUP_MAX_SERVERS", "DEVSUP_FLEET"} < read
+    assert read - set(re.findall(r"`(DEVSUP_\w+)`", DOCUMENT)) == set()
+
+
 def test_every_key_and_kind_is_in_the_table() -> None:
     assert len(EXAMPLES) >= 7
     keys = {*model.App.model_fields, *model.File.model_fields}

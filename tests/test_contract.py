@@ -308,6 +308,16 @@ def test_a_follower_gets_one_envelope_a_line(devsup: Devsup, devsup_popen: Devsu
     assert pages[-1]["data"]["ended"] is True
 
 
+def test_who_watches_locks_gets_one_envelope_a_look(devsup_popen: DevsupPopen) -> None:
+    watcher = devsup_popen("locks", "--watch", "--json")
+    for _ in range(2):
+        look = json.loads(hear(watcher))
+        validate("envelope", look)
+        validate("locks", look["data"])
+    watcher.send_signal(signal.SIGTERM)
+    assert watcher.wait(20) == 143
+
+
 def test_a_reader_that_goes_away_hears_no_traceback(devsup: Devsup, devsup_popen: DevsupPopen) -> None:
     """`devsup logs -f | head -1`: the next page meets a closed pipe."""
     chatty = ("start", "c", "--", *server_argv("web", "--port", free_port(), "--lines", 50))

@@ -53,8 +53,9 @@ Examples:
   devsup pool slots free a --force              take it from whoever has it
   devsup pool slots remove c
 
-Of the fleet's Redis where there is a fleet, else of this machine. `acquire` prints
-the item alone; exit 10 where none is free, 12 where it is not the owner's (any more)."""
+These are the pools in the fleet's Redis where there is a fleet, else of this machine.
+`acquire` and `renew` print the item alone; exit 10 where none is free, 12 where it is
+not the owner's (any more)."""
 )
 def pool(
     name: Annotated[
@@ -73,7 +74,7 @@ def pool(
     items: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ITEM", help="Of its items.", show_default=False, autocompletion=complete.pool_items
+            metavar="ITEM", help="Items of the pool.", show_default=False, autocompletion=complete.pool_items
         ),
     ] = None,
     *,

@@ -147,7 +147,8 @@ def stop(
     take_over: TakeOver = False,
     fleet: Annotated[bool, typer.Option("--fleet", help="On all hosts of the fleet.")] = False,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="S", help="Seconds for other hosts (30).")
+        float | None,
+        typer.Option("--timeout", metavar="S", help="With --fleet: seconds to wait for other hosts (30)."),
     ] = None,
     json: Json = False,
     directory: Directory = None,
@@ -184,7 +185,8 @@ def list_(
 Examples:
   devsup hosts                      which hosts have servers in the fleet
 
-See docs/fleet.md on how hosts come into one."""
+Listed is every host with a server that was started with DEVSUP_FLEET=redis://... or
+`[fleet]` in devsup.toml; a host that has vanished stays for a day, as lost."""
 )
 def hosts(*, json: Json = False, directory: Directory = None, verbose: Verbose = False) -> Call:
     """Show the hosts of the fleet."""
