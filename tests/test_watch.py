@@ -77,7 +77,8 @@ def test_a_line_of_output_brings_the_next_look_forward(patient: Watch, log: Path
     ready = told(patient)
     assert ready
     assert patient.advance(ready) is None
-    assert patient.due == pytest.approx(looks[0] + (far - looks[0]) * watch._HASTE, abs=0.05)
+    began = patient._looked_at
+    assert patient.due == pytest.approx(began + (far - began) * watch._HASTE)
     assert (patient.fds(), len(looks)) == ([], 1), "what prints all the time is not looked at all the time"
     patient.due = time.monotonic()
     patient.advance(set())
