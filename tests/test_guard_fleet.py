@@ -12,7 +12,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from devsup import identity
@@ -31,6 +30,7 @@ from devsup.system.alarm import Alarm
 from tests.guarding import FLEET, STUBBORN, UP, Host, ask, hear_of, post, send
 from tests.redis_support import Proxy, swallowing
 from tests.registry_child import make_row
+from tests.serving import alive, process
 from tests.support import free_port, server_argv, wait_until
 
 if TYPE_CHECKING:
@@ -277,14 +277,14 @@ def test_what_ends_before_redis_answers_the_guard_is_taken_off_the_list(
     client = redis_server.start(config=config).client(protocol=2)
     host = Host("elm", temporary, redis_server.url, leftovers)
     server = host.start(client=client, ttl=300, code=LATE + PATIENT)
-    guard = server.guard
+    guard = process(server.guard)
     redis_server.pause()
     (host.folder / "go").touch()
     wait_until((host.folder / "said").exists)
     os.kill(server.pid, signal.SIGKILL)
     wait_until(lambda: (row := host.registry.row(server.id)) is None or row.state is State.CRASHED)
     redis_server.resume()
-    wait_until(lambda: not psutil.pid_exists(guard), 15)  # it has heard that all was done
+    wait_until(lambda: not alive(guard), 15)  # it has heard that all was done
     assert (server.lease(client), server.entry(client)) == ({}, None)
 
 
@@ -310,9 +310,9 @@ def test_each_change_is_published_also_over_a_restart(host: Host, client: redis.
 def test_a_guard_that_takes_over_goes_on_with_the_lease(host: Host, client: redis.Redis) -> None:
     server = host.start(client=client, ttl=5)
     server.published(client, "running")
-    guard, fencing = server.guard, server.fencing()
-    os.kill(guard, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(guard))
+    guard, fencing = process(server.guard), server.fencing()
+    guard.kill()
+    wait_until(lambda: not alive(guard))
     with server.spawn(ADOPT) as hearing:
         assert hearing.wait("l", time.monotonic() + 30)
     wait_until(lambda: server.published(client, "running").server["guard_pid"] == server.guard)
@@ -331,7 +331,7 @@ def test_without_pub_sub_mail_is_looked_for_at_each_beat(
     redis_server.start(acl=(f"ann on >geheim {rules}", f"default on nopass {rules}"), config=config)
     host = Host("elm", temporary, f"redis://ann:geheim@127.0.0.1:{redis_server.port}", leftovers)
     client = redis_server.client(protocol=2)
-    server = host.start(client=client, ttl=1.5)
+    server = host.start(client=client, ttl=3)
     server.published(client, "running")
     server.renewed()
     other = Stop("r", server.id, server.generation, "oak, pid 7", "script", True, None, False)

@@ -32,6 +32,7 @@ from devsup.redis import leases
 from devsup.redis.leases import Granted
 from tests.guarding import PLAIN, SLOW, STUBBORN, Host, asleep, send
 from tests.redis_support import Proxy
+from tests.serving import alive
 from tests.support import wait_until
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ def timed(host: Host, *, member: bool) -> tuple[float, float]:
     return started, server.stop()
 
 
+def least(which: int, pairs: list[tuple[float, float]]) -> float:
+    """Return the least of all first numbers, or of all second ones."""
+    return min(pair[which] for pair in pairs)
+
+
 @pytest.mark.parametrize("fault", ["frozen", "gone", "mute"])
 def test_a_start_and_a_stop_never_wait_for_redis(hosts: Hosts, fault: str) -> None:
     """It is stopped in its tracks, it has ended, or something accepts there and never says a word."""
@@ -111,11 +117,16 @@ def test_a_start_and_a_stop_never_wait_for_redis(hosts: Hosts, fault: str) -> No
             hosts.server.pause()
         elif fault == "gone":
             hosts.server.kill()
-        plain = [timed(host, member=False) for _ in range(3)]
-        member = [timed(host, member=True) for _ in range(3)]
-        assert min(one for one, _ in member) < min(one for one, _ in plain) + 0.3
-        # What is frozen was there a moment ago: it gets a twentieth of a second to say that it has heard.
-        assert min(one for _, one in member) < min(one for _, one in plain) + 0.3
+        starts, stops = [], []
+        for _ in range(6):  # in turns, as others may be busy at any time; what waits for Redis does each time
+            plain, member = timed(host, member=False), timed(host, member=True)
+            starts.append((plain[0], member[0]))
+            stops.append((plain[1], member[1]))
+            # What is frozen was there a moment ago: it gets a twentieth of a second to say that it has heard.
+            longer = [least(1, one) - least(0, one) for one in (starts, stops)]
+            if max(longer) < 0.3:
+                break
+        assert max(longer) < 0.3, (starts, stops)
         assert before.stop() < 5.0
         if fault == "frozen":
             hosts.server.resume()
@@ -184,7 +195,7 @@ def test_a_key_that_is_gone_is_set_again(hosts: Hosts) -> None:
 
 def test_a_full_redis_goes_on_hearing_of_it(hosts: Hosts) -> None:
     client = hosts.client
-    server = hosts.host().start(client=client, ttl=3)
+    server = hosts.host().start(client=client, ttl=6)
     entry = server.published(client, "running")
     client.config_set("maxmemory", "1")
     with pytest.raises(Exception, match="maxmemory"):
@@ -209,7 +220,7 @@ def test_a_number_that_a_killed_guard_did_not_write_down_is_found_again(hosts: H
     server.published(client, "running")
     guard, fencing, token = psutil.Process(server.guard), server.fencing(), server.lease(client)["token"]
     guard.kill()
-    wait_until(lambda: not guard.is_running())
+    wait_until(lambda: not alive(guard))
     assert send(client, leases.release(server.keys, token)) == 1
     newer = server.take_over(client, token)
     assert newer > fencing
@@ -226,7 +237,7 @@ def test_a_number_that_a_killed_guard_did_not_write_down_is_found_again(hosts: H
 
 def test_a_lost_lease_is_marked_and_taken_again(hosts: Hosts) -> None:
     host = hosts.host()
-    server = host.start(client=hosts.client, ttl=1)
+    server = host.start(client=hosts.client, ttl=3)
     wait_until(lambda: server.holds)
     fencing = server.fencing()
     hosts.server.kill()
@@ -243,12 +254,12 @@ def test_a_lost_lease_is_marked_and_taken_again(hosts: Hosts) -> None:
 def test_a_guard_that_takes_over_asks_before_it_ends_anything(hosts: Hosts) -> None:
     """The lease has run out while there was none; nobody else has had it."""
     client = hosts.client
-    server = hosts.host().start(client=client, ttl=2, on_lost="stop")
+    server = hosts.host().start(client=client, ttl=4, on_lost="stop")
     server.published(client, "running")
     fencing = server.fencing()
     guard = psutil.Process(server.guard)
     guard.kill()
-    wait_until(lambda: not guard.is_running() and server.lease(client) == {})
+    wait_until(lambda: not alive(guard) and server.lease(client) == {})
     with server.spawn(ADOPT) as hearing:
         assert hearing.wait("l", time.monotonic() + 30)
     wait_until(lambda: server.lease(client), 20)
@@ -260,11 +271,11 @@ def test_a_guard_that_takes_over_asks_before_it_ends_anything(hosts: Hosts) -> N
 def test_a_guard_that_takes_over_says_what_was_lost_before_it(hosts: Hosts) -> None:
     """There was none when the time was over, and Redis cannot be asked now."""
     host = hosts.host()
-    server = host.start(client=hosts.client, ttl=1)
+    server = host.start(client=hosts.client, ttl=3)
     server.published(hosts.client, "running")
     guard = psutil.Process(server.guard)
     guard.kill()
-    wait_until(lambda: not guard.is_running() and not server.holds)
+    wait_until(lambda: not alive(guard) and not server.holds)
     assert host.findings() == []
     hosts.proxy.refuse()
     with server.spawn(ADOPT) as hearing:
@@ -277,13 +288,13 @@ def test_a_guard_that_takes_over_says_what_was_lost_before_it(hosts: Hosts) -> N
 
 def test_a_guard_that_takes_over_closes_what_the_one_before_has_found(hosts: Hosts) -> None:
     host = hosts.host()
-    server = host.start(client=hosts.client, ttl=1)
+    server = host.start(client=hosts.client, ttl=3)
     wait_until(lambda: server.holds)
     hosts.proxy.refuse()
     wait_until(lambda: host.findings() == [("lease_lost", True)])
     guard = psutil.Process(server.guard)
     guard.kill()
-    wait_until(lambda: not guard.is_running())
+    wait_until(lambda: not alive(guard))
     hosts.proxy.refuse(False)
     with server.spawn(ADOPT) as hearing:
         assert hearing.wait("l", time.monotonic() + 30)
@@ -359,7 +370,7 @@ Fleet._advance = lambda self, ready: None if os.path.exists(FOLDER + "/deaf") el
 def test_a_lost_lease_is_not_taken_anew_at_the_end(hosts: Hosts) -> None:
     """Another host has had it and it is free: the end finds that out, and leaves it free."""
     host, client = hosts.host(), hosts.client
-    server = host.start(client=client, ttl=1, code=DEAF)
+    server = host.start(client=client, ttl=3, code=DEAF)
     server.published(client, "running")
     (host.folder / "deaf").touch()
     wait_until(lambda: server.lease(client) == {})
@@ -490,12 +501,12 @@ def test_a_locked_registry_makes_no_end_late_that_is_asked_for_shortly_before(ho
 def test_a_frozen_redis_ends_it_in_time_and_hears_of_that_when_it_goes_on(hosts: Hosts) -> None:
     """What the guard had said before is heard then, too: it is not to bring back what has ended."""
     client = hosts.client
-    server = hosts.host(url=hosts.server.url).start(client=client, ttl=2, on_lost="stop")
+    server = hosts.host(url=hosts.server.url).start(client=client, ttl=4, on_lost="stop")
     server.published(client, "running")
     watch = Watch(server)
     hosts.server.pause()
     until, gone = watch.result()
-    assert until - 2 < gone < until
+    assert until - 4 < gone < until
     assert server.ended().reason == "lease_lost"
     wait_until(server.host.nobody_is_left)
     hosts.server.resume()
@@ -509,7 +520,7 @@ def test_a_restart_amid_which_the_lease_is_lost_is_an_end(hosts: Hosts) -> None:
     host = hosts.host()
     ran = host.folder / "ran"
     code = f"open({str(ran)!r}, 'a').write('x')\n{STUBBORN}"
-    server = host.start(code, client=hosts.client, ttl=2, on_lost="stop")
+    server = host.start(code, client=hosts.client, ttl=4, on_lost="stop")
     server.published(hosts.client, "running")
     claim = StopClaim(identity.me(), now_ms(), "restart", 60.0, sweep=False)
     assert host.registry.claim_stop(server.id, server.generation, claim) == claim

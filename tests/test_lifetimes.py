@@ -198,16 +198,16 @@ def test_a_server_that_nobody_uses_ends(world: World) -> None:
 
 def test_an_open_connection_keeps_a_server(world: World) -> None:
     """A page that is open in a browser holds its hot-reload socket, without a word."""
-    server = start(world, idle_timeout="1s")
+    server = start(world, idle_timeout="2s")
     with socket.create_connection(("127.0.0.1", world.port)):
-        lives_for(world, 3.0)
+        lives_for(world, 4.0)
     assert end_of(world, server).reason == "idle"
 
 
 @pytest.mark.parametrize("by", ["requests", "url", "start"])
 def test_use_now_and_then_keeps_a_server(world: World, by: str) -> None:
     """Requests that come and go between two looks, and callers who ask devsup for it."""
-    server = start(world, idle_timeout="2s")
+    server = start(world, idle_timeout="3s")
     until = time.monotonic() + 5
     while time.monotonic() < until:
         if by == "requests":
@@ -239,15 +239,15 @@ with Supervisor(sys.argv[1], sys.argv[2]).operation("web", purpose="screenshots"
 
 
 def test_an_operation_is_a_use_for_as_long_as_it_lasts(world: World, spawn: Spawn) -> None:
-    server = start(world, idle_timeout="1s")
+    server = start(world, idle_timeout="2s")
     with world.devsup.operation("web"):
-        lives_for(world, 3.0)
+        lives_for(world, 4.0)
         # The registry decides, also where a guard has overlooked it.
         assert not world.registry.update(
             server.id, server.generation, state=State.STOPPING, unused_since=now_ms() + 60_000
         )
-    holder = spawn(HOLDER, world.project, world.home)
-    assert hear(holder) == "inside\n"
+        holder = spawn(HOLDER, world.project, world.home)
+        assert hear(holder) == "inside\n"
     holder.kill()  # takes nothing back
     assert end_of(world, server).reason == "idle"
 

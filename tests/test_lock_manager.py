@@ -43,6 +43,12 @@ with manager.process("shop").write(purpose=sys.argv[2]):
 """
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give other processes longer to tell of their locks than a person would wait."""
+    monkeypatch.setattr(_publish, "_PATIENCE", 20.0)
+
+
 @pytest.fixture
 def folder(temporary: Path) -> Path:
     """Give the folder of a manager."""

@@ -274,10 +274,12 @@ def test_who_waits_does_not_poll(shared_redis: RedisServer, spawn: Spawn) -> Non
         waiter = spawn(HOLDER, pickle.dumps(lock).hex())
         wait_until(lambda: client.info("clients")["blocked_clients"])
         client.config_resetstat()
+        began = time.monotonic()
         time.sleep(1.5)
         calls = {name: one["calls"] for name, one in client.info("commandstats").items()}
-        assert calls.get("cmdstat_eval", 0) <= 3
-        assert calls.get("cmdstat_blpop", 0) <= 3
+        most = time.monotonic() - began + 2
+        assert calls.get("cmdstat_eval", 0) <= most
+        assert calls.get("cmdstat_blpop", 0) <= most
     assert hold.release()
     assert int(hear(waiter)) > 0
     say(waiter)
@@ -544,7 +546,7 @@ def test_redis_that_stops_for_longer_than_the_ttl_costs_the_lock(redis_server: R
 
     with pytest.raises(LockLost):
         use(lock, 10, work)
-    use(lock, 10, lambda hold: numbers.append(hold.fencing))
+    use(RedisLock(redis_server.url, "shop"), 10, lambda hold: numbers.append(hold.fencing))
     assert numbers[0] < numbers[1]
 
 
@@ -557,7 +559,7 @@ def test_a_holder_that_stopped_for_longer_than_the_ttl_has_lost_the_lock(
     number = int(hear(holder))
     os.kill(holder.pid, signal.SIGSTOP)
     numbers: list[Any] = []
-    use(lock, 20, lambda hold: numbers.append(hold.fencing))
+    use(RedisLock(shared_redis.url, "shop"), 20, lambda hold: numbers.append(hold.fencing))
     assert numbers[0] > number
     say(holder)
     os.kill(holder.pid, signal.SIGCONT)
