@@ -44,8 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"x" * 100000)
         if trouble:
-            print(trouble, flush=True)
-            print(f" GET {self.path} {status} in 5ms", flush=True)
+            print(f"{trouble}\n GET {self.path} {status} in 5ms", flush=True)
     def log_message(self, *_):
         pass
 print("TOKEN=abcdefgh12345 https://user:secret99@example.test/", flush=True)

@@ -18,6 +18,7 @@ from devsup.registry import Registry, recovery
 from devsup.tree import MARKER, Marker
 from tests.registry_child import make_row, reserve
 from tests.support import free_port, hear, server_argv, wait_until
+from tests.test_stand_ins import gone
 
 if TYPE_CHECKING:
     import subprocess
@@ -157,10 +158,12 @@ def test_the_session_leader_below_the_guard_leads(home: Path, live: Live) -> Non
     """Something older may carry the marker: a helper of the guard, a shell that started it all."""
     code = """
 import os, subprocess, sys
-helper = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-leader = subprocess.Popen(
-    [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, start_new_session=True
-)
+argv = [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()"]
+pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+helper = subprocess.Popen(argv, **pipes)
+leader = subprocess.Popen(argv, **pipes, start_new_session=True)
+for child in (helper, leader):
+    child.stdout.readline()
 print(leader.pid, flush=True)
 sys.stdin.read()
 for child in (helper, leader):
@@ -317,7 +320,7 @@ def test_a_running_server_outlives_its_registry(
     before = devsup("start", "--json", *command).data["server"]
     if guard == "without a guard":
         os.kill(before["guard_pid"], signal.SIGKILL)
-        wait_until(lambda: not os.path.exists(f"/proc/{before['guard_pid']}"))
+        wait_until(lambda: gone(before["guard_pid"]))
     lose(home)
     answer = devsup("list", "--json")
     [after] = answer.data["servers"]
@@ -344,7 +347,7 @@ def test_a_guard_that_loses_its_registry_still_records_the_end(home: Path, devsu
     ]
     remove_database(home)
     os.kill(before["pid"], signal.SIGKILL)
-    wait_until(lambda: not os.path.exists(f"/proc/{before['guard_pid']}"))
+    wait_until(lambda: gone(before["guard_pid"]))
     registry = Registry(Home(str(home)))
     [event] = [one for one in registry.events() if one.type == "crashed"]
     assert event.server == before["id"]

@@ -289,7 +289,9 @@ def test_companions_are_called_as_asked(stand_in: StandIn, project: Path) -> Non
     assert [name for _, name, _ in lines] == ["watchman", "code"]
     for _, name, pid in lines:
         process = psutil.Process(int(pid))
-        assert process.name() == name
+        # It has left its parent's program when it is announced, and may not have taken the name of its own.
+        wait_until(lambda process=process, name=name: process.name() == name)  # type: ignore[misc]
+        wait_until(process.cmdline)
         assert os.getsid(process.pid) == process.pid != child.pid
         assert os.path.basename(process.cmdline()[0]) == name
 

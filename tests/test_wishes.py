@@ -69,6 +69,12 @@ class Wishful:
             "web", port=port, environ=world.environment, **({"timeout": PATIENCE} | options)
         ).server
 
+    def answers(self, status: str) -> None:
+        """Have `MOODY` answer that; a file that is just being written it would read as no number."""
+        new = self.world.project / "status.new"
+        new.write_text(status)
+        new.rename(self.world.project / "status")
+
     def state(self) -> State:
         """Return what `list` shows of it."""
         (server,) = self.world.list()
@@ -103,13 +109,13 @@ def test_a_server_that_answers_wrongly_is_unhealthy_until_it_answers_well(wishfu
     world = wishful.world
     wishful.write(HEALTHY.replace("RESTART", "false"), script(world.project, "moody", MOODY))
     first = wishful.start(world.port)
-    (world.project / "status").write_text("500")
+    wishful.answers("500")
     wait_until(lambda: wishful.reasons("unhealthy"), PATIENCE)
     assert wishful.reasons("unhealthy") == ["3 checks failed: it answers 500, not 200"]
     assert wishful.state() is State.UNHEALTHY
     found = wishful.start(world.port)
     assert (found.state, found.url) == (State.UNHEALTHY, first.url)
-    (world.project / "status").write_text("200")
+    wishful.answers("200")
     wait_until(lambda: wishful.state() is State.READY, PATIENCE)
     (server,) = world.list()
     assert (server.pid, server.url, len(wishful.reasons("ready"))) == (first.pid, first.url, 2)
@@ -120,9 +126,9 @@ def test_an_unhealthy_server_is_run_again_where_that_is_wanted(wishful: Wishful)
     world = wishful.world
     wishful.write(HEALTHY.replace("RESTART", "true"), script(world.project, "moody", MOODY))
     first = wishful.start(world.port)
-    (world.project / "status").write_text("503")
+    wishful.answers("503")
     wait_until(lambda: wishful.reasons("restarted"), PATIENCE)
-    (world.project / "status").unlink()
+    wishful.answers("200")
     again = world.devsup.wait("web", timeout=PATIENCE).server
     assert again.pid != first.pid
     assert wishful.reasons("restarted")[0] == "unhealthy: it answers 503, not 200"
@@ -136,7 +142,7 @@ def test_a_stop_during_the_restart_of_an_unhealthy_server_wins(wishful: Wishful)
     gate = world.gate("guard", "Book.begin_generation > FileLock._open: open")
     arguments = ["start", "web", "--port", str(world.port), "--json"]
     assert world.begin_with(arguments, plan=[gate.plan]).end().code == 0
-    (world.project / "status").write_text("500")
+    wishful.answers("500")
     gate.reached()
     stop = world.begin("stop")
     wait_until(lambda: wishful.reasons("stopping"), PATIENCE)
@@ -270,14 +276,14 @@ def test_a_command_that_went_to_the_background_and_has_not_printed_the_line_cost
 
 def test_only_the_status_that_is_asked_for_counts(wishful: Wishful) -> None:
     world = wishful.world
-    (world.project / "status").write_text("404")
+    wishful.answers("404")
     wishful.write('ready = {http = "/health", status = 200}', script(world.project, "moody", MOODY))
     assert wishful.start(world.port, wait=False).state is State.STARTING
     # Asked again, so the first answer was heard and did not count.
     asked = world.project / "asked"
     wait_until(lambda: asked.exists() and asked.stat().st_size > 1, PATIENCE)
     assert wishful.state() is State.STARTING
-    (world.project / "status").write_text("200")
+    wishful.answers("200")
     assert world.devsup.wait("web", timeout=PATIENCE).server.state is State.READY
     wishful.stop()
 
