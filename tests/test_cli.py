@@ -493,20 +493,31 @@ def test_a_stop_says_what_was_seen(call: Callable[..., Said], supervisor: StandI
             error="survivors",
             message="one survived",
         ),
+        make_stop(
+            outcome=Outcome.FAILED,
+            ms=0,
+            signals=[],
+            left_running=[],
+            port_free=None,
+            error="busy",
+            message="no answer yet",
+        ),
     ]
-    said = call("stop", "a", "b", "c", "gone", "e")
+    said = call("stop", "a", "b", "c", "gone", "e", "f")
     assert said.out.splitlines() == [
         "dev_server_web stopped in 120 ms (SIGTERM); port 3000 is free; left running: 77 adb --token ***",
         "dev_server_web stopped in 120 ms (SIGTERM, SIGKILL); port 3000 is still held",
         "dev_server_web already stopped",
         "dev_server_web not stopped in 120 ms (SIGTERM); port 3000 is free; survivors: 9 node x",
+        "dev_server_web not stopped",
     ]
     assert said.err.splitlines() == [
         "note: pid 5 is now another process",
-        "error: 2 of 5 targets could not be stopped",
+        "error: 3 of 6 targets could not be stopped",
         "",
         "  gone: no server `gone`",
         "  web: one survived",
+        "  web: no answer yet",
         "",
         "hint: devsup status web",
     ]

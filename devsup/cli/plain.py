@@ -344,7 +344,9 @@ def stop_line(result: StopResult) -> str:
     if result.outcome is Outcome.ALREADY_STOPPED:
         return f"{name} already stopped"
     done = {Outcome.STOPPED: "stopped", Outcome.STOPPED_BY_OTHER: "stopped by another call"}
-    words = [f"{name} {done.get(result.outcome, 'not stopped')} in {result.ms} ms"]
+    # Where nothing was done there is no time to tell.
+    took = f" in {result.ms} ms" if result.ms or result.outcome in done else ""
+    words = [f"{name} {done.get(result.outcome, 'not stopped')}{took}"]
     if result.signals:
         words[0] += f" ({', '.join(result.signals)})"
     port = result.server.port if result.server else None
