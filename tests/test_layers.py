@@ -194,6 +194,17 @@ def test_the_package_costs_nothing_until_it_is_used() -> None:
     assert done.stdout.split() == ["devsup"]
 
 
+def test_no_statement_has_numbered_parameters() -> None:
+    """Python 3.12.0 to 3.12.3, which Ubuntu 24.04 has, warns of each (python/cpython#117995)."""
+    numbered = re.compile(r"[ (]\?\d")
+    for name, path in modules():
+        texts = (
+            node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)
+        )
+        found = [text for text in texts if isinstance(text, str) and numbered.search(text)]
+        assert not found, (name, found)
+
+
 def test_the_public_names_are_what_their_modules_define() -> None:
     for name in devsup.__all__:
         assert getattr(devsup, name) is not None

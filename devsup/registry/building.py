@@ -162,8 +162,8 @@ def adopt(connection: sqlite3.Connection, rows: list[Row], floor: int) -> tuple[
         # What lives was started under these rules, so an entry in its way is about something that has gone.
         project, folder = text(row.project), None if row.folder is None else text(row.folder)
         connection.execute(
-            "DELETE FROM runs WHERE id = ?1 OR (live = 1 AND scope = ?2 AND ((project = ?3 AND session = ?4)"
-            " OR folder = ?5))",
+            "DELETE FROM runs WHERE id = ? OR (live = 1 AND scope = ? AND ((project = ? AND session = ?)"
+            " OR folder = ?))",
             (row.id, row.scope, project, row.session, folder),
         )
         _insert_found(connection, row)

@@ -123,9 +123,9 @@ def withdraw(db: Database, server: str, generation: int, starter: str | None) ->
     return (
         take(
             db,
-            "id = ?1 AND generation = ?2 AND live = 1 AND guard IS NULL AND leader IS NULL"
-            " AND (?3 IS NULL OR starter = ?3)",
-            (server, generation, starter),
+            "id = ? AND generation = ? AND live = 1 AND guard IS NULL AND leader IS NULL"
+            " AND (? IS NULL OR starter = ?)",
+            (server, generation, starter, starter),
         )
         is not None
     )
@@ -133,10 +133,11 @@ def withdraw(db: Database, server: str, generation: int, starter: str | None) ->
 
 def claim(db: Database, server: str, generation: int, guard: Identity, instead_of: Identity | None) -> bool:
     """Make `guard` the guard of a row that has none, or still has `instead_of`; alone a single statement."""
+    me = identity_text(guard)
     found = db.execute(
-        "UPDATE runs SET guard = ?1 WHERE id = ?2 AND generation = ?3 AND live = 1 AND stop IS NULL"
-        " AND (guard IS ?4 OR guard = ?1) RETURNING project, session, leader",
-        (identity_text(guard), server, generation, identity_text(instead_of)),
+        "UPDATE runs SET guard = ? WHERE id = ? AND generation = ? AND live = 1 AND stop IS NULL"
+        " AND (guard IS ? OR guard = ?) RETURNING project, session, leader",
+        (me, server, generation, identity_text(instead_of), me),
     ).fetchall()
     if found and instead_of is not None:
         [(project, session, leader)] = found
@@ -395,9 +396,9 @@ def remember(db: Database | sqlite3.Connection, row: Row) -> None:
         ),
     )
     db.execute(
-        "DELETE FROM history WHERE project = ?1 AND seq <="
-        " (SELECT seq FROM history WHERE project = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
-        (project, HISTORY),
+        "DELETE FROM history WHERE project = ? AND seq <="
+        " (SELECT seq FROM history WHERE project = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+        (project, project, HISTORY),
     )
 
 
@@ -465,9 +466,9 @@ def regenerate(
         )
     # One that is restarted for ever must not push the ends of all others out of the history.
     db.execute(
-        "DELETE FROM history WHERE id = ?1 AND seq <="
-        " (SELECT seq FROM history WHERE id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
-        (server, RUNS),
+        "DELETE FROM history WHERE id = ? AND seq <="
+        " (SELECT seq FROM history WHERE id = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+        (server, server, RUNS),
     )
     following = next_generation(db)
     db.execute(

@@ -93,8 +93,8 @@ def define(db: Database, name: str, offered: Sequence[str]) -> Answer:
         # What was never lent comes first, in the order in which it was named.
         first = _next_number(db, name)
         db.connection.executemany(
-            "INSERT OR IGNORE INTO items (pool, item, number, until) VALUES (?1, ?2, ?3, ?3)",
-            [(name, item, first + step) for step, item in enumerate(offered)],
+            "INSERT OR IGNORE INTO items (pool, item, number, until) VALUES (?, ?, ?, ?)",
+            [(name, item, number, number) for number, item in enumerate(offered, first)],
         )
     return "defined", life
 
@@ -142,9 +142,8 @@ def renew(
         return _UNDEFINED
     now = us // 1000
     kept = db.execute(
-        "UPDATE items SET until = ?6 WHERE pool = ?1 AND item = ?2 AND owner = ?3 AND fencing = ?4"
-        " AND until > ?5",
-        (name, item, owner, fencing, now, now + ttl),
+        "UPDATE items SET until = ? WHERE pool = ? AND item = ? AND owner = ? AND fencing = ? AND until > ?",
+        (now + ttl, name, item, owner, fencing, now),
     ).rowcount
     refused = None if kept else _retake(db, name, item, owner, fencing, until, now, now + ttl)
     return refused or ("lent", item, fencing, now + ttl)
@@ -157,9 +156,9 @@ def release(db: Database, name: str, life: str, item: str, owner: str, fencing: 
         return _UNDEFINED
     now = us // 1000
     freed = db.execute(
-        "UPDATE items SET until = ?5, owner = NULL WHERE pool = ?1 AND item = ?2 AND owner = ?3"
-        " AND fencing = ?4 AND until > ?5",
-        (name, item, owner, fencing, now),
+        "UPDATE items SET until = ?, owner = NULL WHERE pool = ? AND item = ? AND owner = ?"
+        " AND fencing = ? AND until > ?",
+        (now, name, item, owner, fencing, now),
     ).rowcount
     refused = None if freed else _retake(db, name, item, None, fencing, until, now, now)
     return refused or ("freed",)
@@ -170,10 +169,11 @@ def items(db: Database, name: str, life: str) -> Answer:
     us = _now_in(db, name, life)
     if us is None:
         return _UNDEFINED
+    now = us // 1000
     found = db.execute(
-        "SELECT item, CASE WHEN until > ?2 THEN owner END, fencing, until FROM items WHERE pool = ?1"
-        " AND (offered = 1 OR owner IS NOT NULL AND until > ?2) ORDER BY number",
-        (name, us // 1000),
+        "SELECT item, CASE WHEN until > ? THEN owner END, fencing, until FROM items WHERE pool = ?"
+        " AND (offered = 1 OR owner IS NOT NULL AND until > ?) ORDER BY number",
+        (now, name, now),
     ).fetchall()
     return ("items", *found)
 
@@ -190,9 +190,10 @@ def add(db: Database, name: str, life: str, item: str) -> Answer:
     back = db.execute(
         "UPDATE items SET offered = 1 WHERE pool = ? AND item = ? AND offered = 0", (name, item)
     ).rowcount
+    number = _next_number(db, name)
     new = db.execute(
-        "INSERT OR IGNORE INTO items (pool, item, number, until) VALUES (?1, ?2, ?3, ?3)",
-        (name, item, _next_number(db, name)),
+        "INSERT OR IGNORE INTO items (pool, item, number, until) VALUES (?, ?, ?, ?)",
+        (name, item, number, number),
     ).rowcount
     return "added", back + new
 
@@ -212,10 +213,11 @@ def free(db: Database, name: str, life: str, item: str) -> Answer:
     us = _now_in(db, name, life)
     if us is None:
         return _UNDEFINED
+    now = us // 1000
     freed = db.execute(
-        "UPDATE items SET until = ?3, owner = NULL WHERE pool = ?1 AND item = ?2"
-        " AND owner IS NOT NULL AND until > ?3",
-        (name, item, us // 1000),
+        "UPDATE items SET until = ?, owner = NULL WHERE pool = ? AND item = ?"
+        " AND owner IS NOT NULL AND until > ?",
+        (now, name, item, now),
     ).rowcount
     return ("freed",) if freed else ("no", None)
 

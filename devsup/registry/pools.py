@@ -156,7 +156,7 @@ def _lent(db: Database, space: str, now: int) -> dict[int, str]:
     # A lease whose server has no row any more keeps nobody out.
     return dict(
         db.execute(
-            "SELECT port, id FROM leases WHERE netns = ?1 AND (until > ?2 OR until IS NULL"
+            "SELECT port, id FROM leases WHERE netns = ? AND (until > ? OR until IS NULL"
             " AND EXISTS (SELECT 1 FROM runs WHERE runs.id = leases.id))",
             (space, now),
         ).fetchall()

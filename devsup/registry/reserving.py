@@ -115,9 +115,9 @@ def _end_earlier_boots(db: Database, scope: str, now: int) -> None:
     # Everything of this machine but what is of this very scope; "0" is the character after "/". Two ranges of
     # an index, so that the live rows, of which there may be many, are not even looked at.
     found = db.execute(
-        "SELECT id, scope FROM runs WHERE live = 1 AND scope > ?1 AND scope < ?2"
-        " UNION ALL SELECT id, scope FROM runs WHERE live = 1 AND scope > ?2 AND scope < ?3",
-        (f"{machine}/", scope, f"{machine}0"),
+        "SELECT id, scope FROM runs WHERE live = 1 AND scope > ? AND scope < ?"
+        " UNION ALL SELECT id, scope FROM runs WHERE live = 1 AND scope > ? AND scope < ?",
+        (f"{machine}/", scope, scope, f"{machine}0"),
     ).fetchall()
     for server, other in found:
         if other.split("/", 2)[1] != boot:
