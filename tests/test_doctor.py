@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -470,10 +471,14 @@ def no_pnpm(place: Place) -> Iterator[None]:
 @contextmanager
 def silent_program(place: Place) -> Iterator[None]:
     notes = place.project / "asleep"
-    folder = _programs(place, bun=f"sleep 600 & echo $! >> {shlex.quote(str(notes))}; wait")
-    place.patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    sleep = shutil.which("sleep")
+    folder = _programs(place, bun=f"{sleep} 600 & echo $! >> {shlex.quote(str(notes))}; wait")
+    # Alone: on a busy machine others may be silent for too long, too.
+    before = os.environ["PATH"]
+    place.patch.setenv("PATH", str(folder))
     place.by_hand = (folder / "bun").unlink
     yield
+    place.patch.setenv("PATH", before)
     asleep = [int(pid) for pid in notes.read_text().split()]
     assert asleep
     assert wait_until(lambda: all(identity.of(pid) is None for pid in asleep), 20)
@@ -552,7 +557,7 @@ def test_a_finding_is_seen_and_its_fix_mends_it(name: str, place: Place) -> None
     """The command stands in the finding and is typed as it is; where it is safe `--fix` would do it too."""
     make, bad, safe = SITUATIONS[name]
     kind = name.partition(" ")[0]
-    assert place.find(kind) == []
+    wait_until(lambda: place.find(kind) == [], 20)
     with make(place):
         found = wait_until(lambda: place.find(kind), 20)
         assert len(found) == 1, found

@@ -168,7 +168,7 @@ def _amid_a_stop(verb: str) -> Callable[[There], Answer]:
         port = free_port()
         run("start", "a", "--port", port, "--", *server_argv("stubborn", "--port", port))
         stop = subprocess.Popen(
-            devsup_argv("--json", "-C", run.folder, "stop", "a", "--grace", 4), stdout=subprocess.DEVNULL
+            devsup_argv("--json", "-C", run.folder, "stop", "a", "--grace", 7), stdout=subprocess.DEVNULL
         )
         run.children.append(stop)
         wait_until(lambda: run("status", "a").data["server"]["state"] == "stopping", 20)

@@ -167,7 +167,7 @@ def test_the_file_of_a_lock_stays_the_same(spawn: Spawn, path: Path) -> None:
 
 def test_the_lock_of_a_killed_holder_becomes_free(spawn: Spawn, kind: Kind, use: Use) -> None:
     """No clean-up is needed: at once where the kernel sees it, else when the ttl is over."""
-    lock = kind.lock(ttl=1.0)
+    lock = kind.lock(ttl=2.5)
     holder = spawn(HOLDER, sent(lock))
     assert hear(holder) == "held\n"
     held = lock.holder()
@@ -462,7 +462,7 @@ with hold:
 print("left", flush=True)
 sys.stdin.read()
 """
-    lock = kind.lock(ttl=1.0)
+    lock = kind.lock(ttl=2.5)
     for goes_on in ("exec", "stays"):
         for end in ("dies", "leaves"):
             holder = spawn(code, sent(lock), goes_on, end)

@@ -283,7 +283,7 @@ def test_a_reader_beside_a_writer_misses_nothing_and_sees_nothing_twice(
     say(writer)
     after, texts, ended = "3:0", [], False
     # Every character a page of its own is slow: those readers see the first part of it.
-    for _ in range(3000):
+    for _ in range(4000):
         over = writer.poll() is not None
         got = page(log, after, ended=over, max_bytes=max_bytes)
         assert not got.reset
