@@ -121,6 +121,14 @@ def test_it_takes_what_the_synchronous_one_takes() -> None:
         )
 
 
+def test_what_its_methods_return_has_a_public_name() -> None:
+    known = {*devsup.__all__, "Iterator"}
+    for kind in (Supervisor, aio.Supervisor):
+        for name in public(kind):
+            returned = re.findall(r"[A-Z]\w+", str(inspect.signature(getattr(kind, name)).return_annotation))
+            assert set(returned) <= known, name
+
+
 def test_a_hundred_tasks_get_one_server(world: World, twin: aio.Supervisor) -> None:
     async def calls() -> list[Any]:
         return await asyncio.gather(*(twin.start_server("web", command=IDLE) for _ in range(100)))

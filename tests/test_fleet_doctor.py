@@ -60,7 +60,7 @@ CHANNELLESS = {"acl": ("default on nopass ~* resetchannels +@all",)}
         (EVICTING, "redis_evicts", "allkeys-lru", "noeviction"),
         ({"config": {"replicaof": "127.0.0.1 1"}}, "redis_unwritable", "read-only replica", "primary"),
         ({"maxmemory": "100kb"}, "redis_unwritable", "out of memory", "maxmemory"),
-        (CHANNELLESS, "redis_pubsub", "at each beat", "ACL SETUSER default"),
+        (CHANNELLESS, "redis_pubsub", "after up to 10 s", "ACL SETUSER default"),
         ({"acl": ("default on nopass ~* &* +@all -eval",)}, "redis_unwritable", "forbid", "ACL"),
         ({"password": "hunter2"}, "fleet_unreachable", "wants a password", "`:PASSWORD@`"),
     ],

@@ -17,6 +17,7 @@ from devsup.errors import ConfigInvalid, DevsupError, FleetUnreachable
 from devsup.fleet import keys, listing, membership, note, settings
 from devsup.guard import job as jobs
 from devsup.redis.connection import Client, Connection, failed
+from devsup.redis.failures import words
 from devsup.redis.resp import ErrorReply, Push
 
 TYPE_CHECKING = False
@@ -94,7 +95,8 @@ def _ask(scene: Scene, fleet: Settings, client: Client, facts: list[str]) -> lis
     refusal = published if isinstance(published, ErrorReply) else _subscribe(client.address, channel)
     if refusal is not None:
         why = (
-            f"a stop from another host is heard at each beat only: {failed(client.address, refusal).message}"
+            f"{words(client.address, refusal)[0]}: so a stop from another host is heard"
+            f" after up to {fleet.ttl / 3:g} s, not at once"
         )
         user = client.address.user or "default"
         allow = f"allow it: `ACL SETUSER {user} +@pubsub &{keys.prefix(fleet.name)}*`"
