@@ -13,7 +13,7 @@ from devsup.records import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from re import Pattern
     from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "MASK",
     "brief",
     "command",
+    "cut",
     "learn",
     "quoted",
     "secret_name",
@@ -81,6 +82,19 @@ _PREFIXES = (
     "eyJ",
 )
 
+#: What looks like such a key by its beginning, and is a name where this does not follow: `sk-SK.json`,
+#: `npm_config_registry`, `hf_hub_download`, `pypi-attestations`.
+_FOLLOWED = {
+    "sk-": r"(?=[\w-]{9})",
+    "npm_": "(?=[A-Za-z0-9]{20})",
+    "hf_": "(?=[A-Za-z0-9]{20})",
+    "pypi-": r"(?=[\w-]{20})",
+    "eyJ": r"(?=[\w-]+\.)",
+}
+
+#: Schemes whose addresses have no `@` but that before the host.
+_STORES = r"rediss?|valkeys?|postgres(?:ql)?|mysql|mariadb|mongodb|amqps?"
+
 #: Shorter values are words such as `true`, `8080` or `dev`: to hide them would garble the text around them.
 _LITERAL_MIN = 6
 
@@ -128,17 +142,24 @@ def text(content: str) -> str:
     """Return ``content`` with credentials in URLs, values of secret names and well-known keys masked."""
     content = _without_literals(content)
     if "://" in content and "@" in content:
-        content = _pattern("url").sub(rf"\1{MASK}@", content)
+        content = _pattern("url").sub(rf"\1\2{MASK}@", content)
     if _names_a_secret(content):
-        if "=" in content or '":' in content:
+        if "=" in content or ":" in content:
             content = _pattern("assignment").sub(rf"\1{MASK}", content)
         if "-" in content:
             content = _pattern("flag").sub(rf"\1{MASK}", content)
-    if "earer " in content:
+    if "earer " in content or "asic " in content:
         content = _pattern("bearer").sub(rf"\1{MASK}", content)
     if any(prefix in content for prefix in _PREFIXES):
         content = _pattern("key").sub(rf"\1{MASK}", content)
     return content
+
+
+def cut(content: str, most: int) -> str:
+    """Return ``content`` in ``most`` characters; masked before it is cut, or half a secret would stay."""
+    if len(content) > most:
+        content = text(content)
+    return content if len(content) <= most else f"{content[: most - 1]}…" if most > 0 else ""
 
 
 def command(argv: Sequence[Any]) -> list[Any]:
@@ -249,21 +270,26 @@ def _sources() -> dict[str, str]:
         r"token|secret|passw|passphrase|credential|authorization|(?<![A-Za-z])pass(?=[=\"'\s])"
         r"|(?:api|access|private|signing|encryption|master)[-_]?key|(?<![\w.-])key(?==)"
     )
-    prefixes: Iterable[str] = (p for p in _PREFIXES if p != "eyJ")
+    prefixes = (f"{prefix}{_FOLLOWED.get(prefix, '')}" for prefix in _PREFIXES)
     # Each is searched for from few places, or not far: a minified line is one word of a million letters.
     return {
-        # Greedy up to the last `@` of the authority: a password may contain one.
-        "url": r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#\"'<>]+@",
-        # `NAME=value` and `"name": "value"`; not `token: x`, which is how parsers speak of syntax errors.
+        # Greedy up to the last `@` of the authority: a password may contain one. In that of a database people
+        # also forget to escape a `/`.
+        "url": (
+            rf"((?i:{_STORES})(?:\+\w{{1,20}})?://)[^\s\"'<>]{{1,300}}@"
+            r"|([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#\"'<>]+@"
+        ),
+        # `NAME=value`, `"name": "value"` and `'name': 'value'`, also within a text in JSON; not `token: x`,
+        # which is how parsers speak of syntax errors.
         "assignment": (
-            rf"(?i)((?<![\w.-])[\w.-]*(?:{names})[\w.-]{{0,99}}(?:=[\"']?|\"\s*:\s*\"))(?!\*\*\*)"
-            r"(?:(?<=[\"'])[^\"'\n]+|[^\s\"'&,;]+)"
+            rf"(?i)((?<![\w.-])[\w.-]*(?:{names})[\w.-]{{0,99}}(?:=\\*[\"']?|\\*[\"']\s*:\s*\\*[\"']))(?!\*\*\*)"
+            r"(?:(?<=\\[\"'])[^\"'\\\n]+|(?<=\")(?:[^\"\\\n]|\\.)+|(?<=')(?:[^'\\\n]|\\.)+|[^\s\"'&,;]+)"
         ),
         # `--token value`, also as two words of a list; not `--token is missing`, which a program complains.
         "flag": (
             rf"(?i)((?<![\w-])--?[\w-]*(?:{names})[\w-]{{0,99}}(?:\s+|[\"'],\s*(?=[\"'])))(?!\*\*\*|{_COMPLAINTS})"
-            r"(?:'[^'\n]*'|\"[^\"\n]*\"|[^\s\"'`-][^\s\"'`]*)"
+            r"(?:'[^'\n]*'|\"(?:[^\"\\\n]|\\.)*\"|[^\s\"'`-][^\s\"'`]*)"
         ),
-        "bearer": r"([Bb]earer )[\w.~+/=-]{6,}",
-        "key": rf"(?<![A-Za-z0-9])({'|'.join(prefixes)}|eyJ(?=[\w-]+\.))[A-Za-z0-9_.-]{{6,}}",
+        "bearer": r"([Bb]earer |(?i:authorization)[\"']?\s?:\s?[\"']?[Bb]asic )[\w.~+/=-]{6,}",
+        "key": rf"(?<![A-Za-z0-9])({'|'.join(prefixes)})[A-Za-z0-9_.-]{{6,}}",
     }

@@ -239,6 +239,22 @@ def test_a_stop_ends_the_server_and_nothing_else_of_its_shell(
         wait_until(lambda: b"still-42" in terminal._heard)
 
 
+def test_what_it_is_a_part_of_is_said_without_a_secret(devsup: Devsup, project: Path) -> None:
+    """A long command is cut, and half a secret does not look like one."""
+    port = free_port()
+    server = server_argv("web", "--port", port)
+    (project / "npm").write_text(f"import subprocess\nsubprocess.run({server!r})\n")
+    with shell(project, jobs=True) as terminal:
+        secret = f"postgres://me:{'hunter2-' * 20}@db/app"
+        top = terminal.job([sys.executable, "npm", secret], "server")
+        wait_until(lambda: is_listening(port))
+        adopted = devsup("--json", "adopt", f":{port}")
+        assert adopted.data["server"]["pid"] == top
+        assert any("npm postgres://***@db/app` (pid" in note for note in adopted.notes)
+        assert "hunter" not in adopted.out + adopted.err
+        assert devsup("--json", "stop", top).code == 0
+
+
 def test_a_second_port_of_an_adopted_server_is_no_stranger_s(devsup: Devsup, project: Path) -> None:
     """It has neither a marker nor a session of its own: only its parent says whose it is."""
     one, two = free_port(), free_port()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from devsup import masking
 from devsup.apps import configured, naming
 from devsup.apps.presets import KINDS
 from devsup.config import Config, cache, dotenv, lines, values
@@ -241,6 +242,19 @@ def test_no_error_shows_the_value_of_a_variable(temporary: Path, text: str) -> N
     with pytest.raises(ConfigInvalid) as caught:
         loaded(temporary, text)
     assert "hunter2" not in f"{caught.value.message} {caught.value.hint} {caught.value.details}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[apps.a]\nhost = "https://a-rather-long-name-of-somebody:hunter2-and-more-than-that@db.local/"',
+        '[apps.a]\ncommand = ["srv", "--a-flag-that-is-long", "--token", "hunter2-and-more-than-that", 5]',
+    ],
+)
+def test_no_error_shows_half_of_a_secret(temporary: Path, text: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        loaded(temporary, text)
+    assert "hun" not in masking.text(caught.value.message)
 
 
 def test_a_file_that_cannot_be_read_says_so(temporary: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devsup import masking
 from devsup.logs.errors import Collector, collect
 from devsup.logs.errors.collect import TOOLS
 from devsup.logs.scan import text_of
@@ -286,3 +287,15 @@ def test_no_tool_fails_on_any_text(first: str, second: str) -> None:
             if tool.begins(line):
                 tool.goes_on(second, [line])
                 tool.read([line, second, first])
+
+
+@pytest.mark.parametrize("length", range(330, 400, 7))
+def test_a_message_that_is_cut_has_no_half_of_a_secret(length: int) -> None:
+    """It is masked by whoever shows it, who cannot know what stood behind the cut."""
+    collector = Collector(1, APP)
+    collector.feed(f"Error: {'x' * length} postgres://me:hunter2-and-more@db.local/app {'y' * 40}", 0)
+    collector.feed("    at run (/home/me/app/db.js:1:2)", 400)
+    collector.finish()
+    (found,), _ = collector.findings()
+    assert found.message.startswith("Error: xxx")
+    assert "hun" not in masking.text(found.message)

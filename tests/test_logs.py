@@ -518,6 +518,16 @@ def test_the_last_line_is_the_last_that_says_something(log: Path) -> None:
     assert logs.last_line(str(log), 80) == ""
 
 
+def test_no_half_of_a_secret_is_left_where_a_tail_is_cut(log: Path) -> None:
+    """Both are masked by whoever shows them, who cannot know what stood behind the cut."""
+    log.write_text("cannot connect: postgres://me:hunter2@db.local/app is refused")
+    assert not any("hun" in logs.last_line(str(log), most) for most in range(61))
+    log.write_text(f"{'x' * 9000} API_TOKEN=hunter2-is-the-word {'y' * 4082}")
+    assert "word" not in logs.tail_text(str(log))
+    log.write_text(f"API_TOKEN=hunter2 {'é' * 4000}\nlast")
+    assert logs.tail_text(str(log)) == "last"
+
+
 # --- pruning
 
 

@@ -24,6 +24,14 @@ from devsup import masking
         ("using ghp_abcdef123456 now", "using ghp_*** now"),
         ("sk-test-123456", "sk-***"),
         ("eyJhbGciOi.eyJzdWIi.sig", "eyJ***"),
+        ("postgresql+asyncpg://me:p/a?s#s@db.local/app", "postgresql+asyncpg://***@db.local/app"),
+        ("> authorization: Basic dXNlcjpwYXNz\n", "> authorization: Basic ***\n"),
+        ("{'password': 'it\\'s x', 'port': 1}", "{'password': '***', 'port': 1}"),
+        ('{"password" : "a\\"b\'c", "port": 1}', '{"password" : "***", "port": 1}'),
+        (r'{"msg": "{\"token\":\"abc\",\"port\":1}"}', r'{"msg": "{\"token\":\"***\",\"port\":1}"}'),
+        (r'{"msg": "API_KEY=\"a b\" read"}', r'{"msg": "API_KEY=\"***\" read"}'),
+        (r'argv ["--token", "a\"b", "x"]', 'argv ["--token", ***, "x"]'),
+        (f"npm_{'aB3' * 12} hf_{'aB' * 17} pypi-{'AgEI' * 9}", "npm_*** hf_*** pypi-***"),
     ],
 )
 def test_a_secret_in_a_text_is_masked(content: str, shown: str) -> None:
@@ -40,6 +48,11 @@ def test_a_secret_in_a_text_is_masked(content: str, shown: str) -> None:
         "task-force sk-SK",
         "PORT=3000 NODE_ENV=development",
         "node_modules/@scope/package",
+        "http://localhost:5173/@vite/client file:///app/node_modules/@scope/index.js",
+        "redis://localhost:6379/0 you@example.com",
+        "locales/sk-SK.json npm_config_registry npm_lifecycle_event hf_hub_download() pypi-attestations",
+        "Basic settings, authorization: basics",
+        "SyntaxError: Unexpected token ':', \"secret\" is not defined",
     ],
 )
 def test_what_is_no_secret_stays(content: str) -> None:
@@ -101,6 +114,18 @@ def test_a_secret_that_json_writes_otherwise_is_suspicious_too(secret: str, *, a
     assert masking.value(answer) == {"text": "it was *** again"}
 
 
+@pytest.mark.parametrize("secret", ["postgres://me:hunter2@db.local/app", "it is hunter2, literally"])
+def test_a_cut_leaves_no_half_of_a_secret(secret: str) -> None:
+    masking.learn({"SECRET": "it is hunter2, literally"})
+    content = f"cannot connect: {secret} is refused"
+    for most in range(len(content) + 2):
+        shown = masking.text(masking.cut(content, most))
+        assert len(shown) <= max(most, len(masking.text(content)))
+        assert "hun" not in shown or most > len(content)
+    assert masking.cut("12345678", 8) == "12345678"
+    assert masking.cut("123456789", 8) == "1234567…"
+
+
 def test_secrets_can_be_learned_while_others_mask() -> None:
     def learn() -> None:
         for number in range(20_000):
@@ -122,7 +147,21 @@ def test_what_is_not_suspicious_has_nothing_to_mask() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["x", "-", "a.", "token", "token=", "-eyJa.", "--token ", "a://b@", '"token":', "=", "é"]
+    "part",
+    [
+        *("x", "-", "a.", "token", "token=", "-eyJa.", "--token ", "a://b@", '"token":', "=", "é"),
+        *(
+            "redis://b",
+            "redis://b@",
+            'token"\\',
+            "token\\",
+            'token="\\',
+            '--token "',
+            "sk-a",
+            "npm_a",
+            "authorization: ",
+        ),
+    ],
 )
 def test_a_minified_line_is_masked_in_no_time(part: str) -> None:
     """Each of them took minutes: every letter of a long word was a place to begin."""

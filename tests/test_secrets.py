@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from devsup import ports
+from devsup import masking, ports
 from devsup.__main__ import main
-from devsup.cli import handlers, lane, screen
+from devsup.cli import answer as answers
+from devsup.cli import handlers, lane, plain, screen
 from devsup.cli.report import internal
+from devsup.errors import NotFound
 from devsup.supervisor.waiting import Progress
 from tests.support import free_port, is_listening, server_argv, wait_until
 
@@ -112,14 +114,26 @@ def test_the_report_of_a_bug_has_no_secret(
     out, err = capfd.readouterr()
     monkeypatch.setattr("tempfile.tempdir", str(home))
     monkeypatch.setattr("sys.argv", ["devsup", "start", "--env", "A=tok3nvalue1", "--env=B=tok3nvalue2"])
-    unparsed = internal(RuntimeError("before anything was parsed"))
-    reports = [*(home / "reports").iterdir(), Path(unparsed.details["report"])]
+    unparsed = [internal(RuntimeError("before anything was parsed"))]
+    monkeypatch.setattr("sys.argv", ["devsup", "up", "--env", "tok3nvalue1", "--env=tok3nvalue2"])
+    monkeypatch.setattr("time.strftime", lambda *_: "later")
+    unparsed.append(internal(RuntimeError("before anything was parsed")))
+    reports = [*(home / "reports").iterdir(), *(Path(one.details["report"]) for one in unparsed)]
     texts = [path.read_text() for path in reports]
     assert json.loads(out)["error"]["code"] == "internal"
     assert any("LICENSE" in text for text in texts)
     assert any("--env" in text and "A=***" in text for text in texts)
     for text in (out, err, *texts):
         assert not re.search(r"tok3nvalue|abcd-9", text), text
+
+
+def test_what_is_said_of_an_error_is_masked_before_it_is_made_readable() -> None:
+    """A secret with a letter that no terminal shows does not look like itself afterwards."""
+    masking.learn({"API_TOKEN": "tok3n\u00a0value"})
+    error = NotFound("no tok3n\u00a0value", hint="tok3n\u00a0value", details={"log_tail": "tok3n\u00a0value"})
+    said = plain.talk(answers.Answer("status", error=error, notes=["tok3n\u00a0value\x07"]))
+    assert "tok3n" not in said
+    assert "note: ***\\x07\n" in said
 
 
 def test_who_has_a_port_is_said_as_far_as_it_is_known() -> None:

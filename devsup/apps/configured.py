@@ -183,7 +183,7 @@ def _value(variable: str, key: str, text: str) -> Any:
             return values.size(text)
         return values.duration(text)
     except values.Wrong as wrong:
-        said = masking.text(text if len(text) <= 40 else f"{text[:40]}…")
+        said = masking.text(masking.cut(text, 41))
         raise UsageError(
             f"{variable} is `{said}`: allowed are {', '.join(wrong.allowed)}", hint=f"unset {variable}"
         ) from None

@@ -75,32 +75,32 @@ def talk(answer: Answer) -> str:
     for note in getattr(answer.data, "notes", ()):
         if note not in notes:
             notes.append(note)
-    lines = [f"note: {clean(note)}" for note in notes]
+    lines = [f"note: {_shown(note)}" for note in notes]
     if isinstance(answer.data, StopResults):
         lines += [
-            f"note: {clean(one.message)}" for one in answer.data.results if one.message and not one.error
+            f"note: {_shown(one.message)}" for one in answer.data.results if one.message and not one.error
         ]
     if isinstance(answer.data, LogPage):
         lines += _log_notes(answer.data)
     if answer.error is not None:
         lines += failure(answer.error)
-    return "".join(f"{masking.text(line)}\n" for line in lines)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def failure(error: DevsupError) -> list[str]:
     """Return an error as lines: what happened, the end of the log where there is one, the hint."""
-    lines = [f"error: {clean(error.message)}"]
+    lines = [f"error: {_shown(error.message)}"]
     failed = error.details.get("failed")
     if isinstance(failed, list) and len(failed) > 1:
-        lines += ["", *(f"  {clean(str(one['target']))}: {clean(str(one['message']))}" for one in failed)]
+        lines += ["", *(f"  {_shown(str(one['target']))}: {_shown(str(one['message']))}" for one in failed)]
     tail = error.details.get("log_tail")
     if isinstance(tail, str) and tail.strip():
-        lines += ["", *(f"  | {clean(line)}" for line in tail.rstrip().splitlines())]
+        lines += ["", *(f"  | {_shown(line)}" for line in tail.rstrip().splitlines())]
     cause = error.details.get("cause")
     if isinstance(cause, str) and cause not in error.message:
-        lines += ["", f"cause: {clean(cause)}"]
+        lines += ["", f"cause: {_shown(cause)}"]
     if error.hint:
-        lines += ["", f"hint: {clean(error.hint)}"]
+        lines += ["", f"hint: {_shown(error.hint)}"]
     return lines
 
 
@@ -109,6 +109,11 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char == "\t" else f"\\x{ord(char):02x}" for char in text)
+
+
+def _shown(text: str) -> str:
+    """Return ``text`` for people; masked first: cleaned, a secret may not be known by sight any more."""
+    return clean(masking.text(text))
 
 
 def _lines(answer: Answer) -> list[str]:

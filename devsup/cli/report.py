@@ -64,10 +64,13 @@ def _arguments(argv: list[str]) -> list[str]:
     shown: list[str] = []
     before = ""
     for word in masking.command(argv):
+        # A text without `=` may be a secret that somebody forgot to name.
         if before == "--env":
-            shown.append(f"{word.partition('=')[0]}={masking.MASK}")
+            name, equals, _ = word.partition("=")
+            shown.append(f"{name}={masking.MASK}" if equals else masking.MASK)
         elif word.startswith("--env="):
-            shown.append(f"--env={word.split('=')[1]}={masking.MASK}")
+            name, equals, _ = word.removeprefix("--env=").partition("=")
+            shown.append(f"--env={name}={masking.MASK}" if equals else f"--env={masking.MASK}")
         else:
             shown.append(word)
         before = word

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from devsup import masking
 from devsup.config import lines
 from devsup.config.files import invalid, line_of
 from devsup.config.model import App, Defaults, File, Fleet, Health, Ready, Stop
@@ -235,8 +236,7 @@ def _slug(name: str) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return f"`{text}`" if len(text) <= 60 else f"`{text[:59]}…`"
+    return f"`{masking.cut(json.dumps(value, ensure_ascii=False, default=str), 60)}`"
 
 
 def _quoted(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 
+from devsup import masking
 from devsup.errors import DevsupError, NotFound, UsageError
 from devsup.logs.cursor import format_cursor, parse_cursor
 from devsup.logs.files import LogFile, Passed
@@ -159,11 +160,20 @@ def wait_for_more(
 
 
 def tail_text(path: str, *, lines: int = 20, max_bytes: int = 4096) -> str:
-    """Return the last lines as they stand, also an unfinished one; nothing if there is no log to read."""
+    """
+    Return the last lines as they stand, also an unfinished one; nothing if there is no log to read.
+
+    Of more than ``max_bytes`` it is the end; what stands there of a line is masked before the line is cut.
+    """
     try:
-        return _steady(path, lambda log: _tail(log, lines=lines, budget=max_bytes, over=True)).text
+        # With more before it, so that a secret across the cut is seen whole.
+        text = _steady(path, lambda log: _tail(log, lines=lines, budget=4 * max_bytes, over=True)).text
     except DevsupError:
         return ""
+    if len(text.encode()) <= max_bytes:
+        return text
+    data = masking.text(text).encode()
+    return _last_bytes(data, max_bytes) if len(data) > max_bytes else data.decode()
 
 
 def end_of(path: str, generation: int) -> str:
@@ -177,10 +187,14 @@ def end_of(path: str, generation: int) -> str:
 
 
 def last_line(path: str, max_chars: int) -> str:
-    """Return the last line with anything on it, cut to ``max_chars``; nothing if there is none."""
+    """
+    Return the last line with anything on it, nothing if there is none.
+
+    One of more than ``max_chars`` is masked and then cut.
+    """
     for line in reversed(tail_text(path).split("\n")):
         if text := line.strip():
-            return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…" if max_chars > 0 else ""
+            return masking.cut(text, max_chars)
     return ""
 
 

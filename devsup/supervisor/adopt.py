@@ -74,9 +74,8 @@ def adopt(supervisor: Supervisor, target: str, *, owner: str, name: str | None) 
         raise _gone(pid)
     notes = []
     if top.pid != pid:
-        notes.append(
-            f"pid {pid} is a part of `{masking.brief(' '.join(processes.argv_of(top.pid)))}` (pid {top.pid})"
-        )
+        whole = masking.brief(masking.shown(processes.argv_of(top.pid)))
+        notes.append(f"pid {pid} is a part of `{whole}` (pid {top.pid})")
     port = int(target[1:]) if target.startswith(":") else None
     try:
         row = _record(supervisor, registry, top, leader, owner=owner, name=name, port=port)

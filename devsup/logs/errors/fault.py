@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from devsup import masking
 from devsup.records import Record
 
 TYPE_CHECKING = False
@@ -48,9 +49,8 @@ class Fault(Record):
 
 
 def tidy(message: str) -> str:
-    """Return a message on one line, not longer than one can bear."""
-    text = " ".join(message.split())
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    """Return a message on one line, not longer than one can bear; one that has to be cut is masked before."""
+    return masking.cut(" ".join(message.split()), LONGEST)
 
 
 def path_of(text: str) -> str:
