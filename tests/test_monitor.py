@@ -370,14 +370,14 @@ def test_the_story_of_a_port_that_a_start_would_use(devsup: Devsup, project: Pat
     assert told.endswith(f"`devsup start web` would use port {port}")
     assert following == "devsup start web"
     # Its number begins as the other one does.
-    assert story(devsup, f":{port // 10}")[1] == f"devsup start --port {port // 10}"
+    assert story(devsup, f":{port // 10}")[1] == f"devsup start web --port {port // 10}"
 
 
 def test_nothing_has_no_story(devsup: Devsup) -> None:
     port = free_port()
     told, following = story(devsup, f":{port}")
     assert told.endswith(f"nobody listens on port {port}")
-    assert following == f"devsup start --port {port}"
+    assert following == "devsup ports"  # there is no app that a start could mean
     answer = devsup("why", "nope", "--json")
     assert (answer.code, answer.error["code"]) == (3, "not_found")
     assert "devsup" in devsup("why", f":{port}").out.splitlines()[-1]

@@ -201,11 +201,13 @@ def _of_port(supervisor: Supervisor, registry: Registry, port: int) -> Story:
         text = f"`{row.session}` of `{row.project}` has it, and does not listen"
         entries.append(StoryEntry(now, text, "system"))
         return Story(entries, _next(supervisor, row, server_of(row, life(row)), life(row)), [])
-    for one in supervisor.ports().notes:
+    notes = supervisor.ports().notes
+    for one in notes:
         if re.search(rf"\bport {port}\b", one):
             entries.append(StoryEntry(now, one, "system"))
             return Story(entries, one.split("`")[1], [])
-    return Story(entries, f"devsup start --port {port}", [])
+    apps = [one.split("`")[1] for one in notes if one.startswith("`devsup start ")]
+    return Story(entries, f"{apps[0]} --port {port}" if len(apps) == 1 else "devsup ports", [])
 
 
 def _of_stranger(supervisor: Supervisor, registry: Registry, target: str, port: int | None) -> Story:
