@@ -92,8 +92,8 @@ _FOLLOWED = {
     "eyJ": r"(?=[\w-]+\.)",
 }
 
-#: Schemes whose addresses have no `@` but that before the host.
-_STORES = r"rediss?|valkeys?|postgres(?:ql)?|mysql|mariadb|mongodb|amqps?"
+#: Schemes whose addresses have no `@` but that before the host, where they have one.
+_STORES = r"rediss?|valkeys?|unix|postgres(?:ql)?|mysql|mariadb|mongodb|amqps?"
 
 #: Shorter values are words such as `true`, `8080` or `dev`: to hide them would garble the text around them.
 _LITERAL_MIN = 6
@@ -276,7 +276,7 @@ def _sources() -> dict[str, str]:
         # Greedy up to the last `@` of the authority: a password may contain one. In that of a database people
         # also forget to escape a `/`.
         "url": (
-            rf"((?i:{_STORES})(?:\+\w{{1,20}})?://)[^\s\"'<>]{{1,300}}@"
+            rf"((?i:{_STORES})(?:\+\w{{1,20}})?://(?!/))[^\s\"'<>]{{1,300}}@"
             r"|([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/?#\"'<>]+@"
         ),
         # `NAME=value`, `"name": "value"` and `'name': 'value'`, also within a text in JSON; not `token: x`,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ("host:shop", "host/shop"),
         ("https://host/a//b/.git", "host/a/b"),
         ("https://host/me/shop?token=x", "host/me/shop"),
+        ("https://me:hun/ter2@host/me/shop", None),
         ("/srv/git/shop.git", None),
         ("../shop", None),
         ("./a:b", None),
@@ -188,7 +189,7 @@ def test_config_says_which_fleet_and_where_that_comes_from(devsup: Devsup, proje
     environ = {"CACHE": "redis://me:hunter2@cache/1", "DEVSUP_HOST": "box"}
     data = devsup("config", "--json", env=environ).data
     assert {key: (one["value"], one["source"]) for key, one in data["fleet"].items()} == {
-        "url": ("redis://***@cache/1", "environment"),
+        "url": ("redis://***@cache:6379/1", "environment"),
         "name": ("default", "default"),
         "ttl": (60.0, "file"),
         "on_lost": ("keep", "default"),
@@ -200,6 +201,24 @@ def test_config_says_which_fleet_and_where_that_comes_from(devsup: Devsup, proje
     assert "[fleet]  ttl" in text
     assert "hunter2" not in text
     assert "[fleet]" not in devsup("config").out
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:hun/ter2@cache/1", "redis://***@cache:6379/1"),
+        ("redis://cache?password=hun;ter2", "redis://***@cache:6379"),
+        ("unix://:hun/ter2@/run/redis.sock", "unix://***@/run/redis.sock"),
+        ("ter2", "***"),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_config_does_not_show_what_belongs_to_a_password(
+    devsup: Devsup, url: str, shown: str, flags: list[str]
+) -> None:
+    said = devsup("config", *flags, env={"DEVSUP_FLEET": url})
+    assert shown in said.out
+    assert "ter2" not in said.out + said.err
 
 
 # -- what a lease says -----------------------------------------------------------------------------------

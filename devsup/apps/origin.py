@@ -87,7 +87,9 @@ def name_of(address: str) -> str | None:
         if not sign or "/" in authority or authority[:1] == "[":
             return None
     host = authority.rpartition("@")[2].lower()
-    host = host[1:].partition("]")[0] if host[:1] == "[" else host.partition(":")[0]
+    host, _, port = host[1:].partition("]") if host[:1] == "[" else host.partition(":")
+    if port and not port.removeprefix(":").isdecimal():
+        return None  # it is the beginning of a password with a `/`
     parts = [part for part in path.partition("?")[0].split("/") if part]
     if not host or not parts:
         return None

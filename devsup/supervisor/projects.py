@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from devsup.apps.commands import Call, Plan
     from devsup.apps.detect import App, Survey
     from devsup.config import Config
+    from devsup.fleet.settings import Settings
     from devsup.supervisor.core import Supervisor
 
 __all__ = ["config", "init"]
@@ -88,7 +89,7 @@ def _fleet(project: str, said: Config | None, environ: Mapping[str, str]) -> dic
     found = fleets.configured_for(said, environ)
     source = "default" if found is None else "file" if found.source == "url" else "environment"
     keys: dict[str, tuple[Any, str]] = {
-        "url": (found and masking.text(found.url), source),
+        "url": (found and _address(found), source),
         **{
             key: (own.get(key, usual), "file" if key in own else "default")
             for key, usual in (("name", DEFAULT_NAME), ("ttl", DEFAULT_TTL), ("on_lost", "keep"))
@@ -100,6 +101,14 @@ def _fleet(project: str, said: Config | None, environ: Mapping[str, str]) -> dic
         ),
     }
     return {key: {"value": value, "source": where} for key, (value, where) in keys.items()}
+
+
+def _address(fleet: Settings) -> str:
+    """Return where its Redis is, for showing: nothing of what cannot be read, for it may be the password."""
+    try:
+        return str(fleets.address(fleet))
+    except UsageError:
+        return masking.MASK
 
 
 def _keys(seen: Survey, app: App, call: Call) -> dict[str, dict[str, Any]]:
