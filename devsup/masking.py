@@ -107,6 +107,9 @@ _COMPLAINTS = (
 #: What a shell reads as it stands (as `shlex` has it, which the hot lane does not load).
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./-_")
 
+#: Flags of a shell that stand before its `-c`, in one word with it.
+_SHELL_FLAGS = frozenset("ceiluvx")
+
 _literals: set[str] = set()
 _patterns: dict[str, Pattern[str]] = {}
 
@@ -173,7 +176,7 @@ def command(argv: Sequence[Any]) -> list[Any]:
         name, equals, _ = word.partition("=")
         if before[:1] == "-" and "=" not in before and secret_name(before) and word[:1] != "-":
             shown.append(MASK)
-        elif equals and before != "-c" and secret_name(name):  # what follows `sh -c` is a text of its own
+        elif equals and not _takes_a_script(before) and secret_name(name):
             shown.append(f"{name}={MASK}")
         else:
             shown.append(text(word))
@@ -245,6 +248,11 @@ def _without_literals(content: str) -> str:
             masked += content[end:start] + MASK
         end = max(end, stop)
     return masked + content[end:]
+
+
+def _takes_a_script(flag: str) -> bool:
+    """Tell whether what follows ``flag`` is a text of its own: that of `sh -c`, `bash -lc`."""
+    return flag[:1] == "-" and flag[-1:] == "c" and _SHELL_FLAGS.issuperset(flag[1:])
 
 
 def _same_in_json(literal: str) -> bool:

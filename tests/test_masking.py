@@ -77,6 +77,10 @@ def test_a_command_is_masked_by_what_its_words_mean() -> None:
         *("node", "--token", "***", "--api-key=***", "--port", "3000", "SECRET=***"),
         *("sh", "-c", "TOKEN=*** npm run dev"),
     ]
+    script = "TOKEN=1 npm run dev"
+    assert masking.command(["bash", "-lc", script, "-xc", script, "--spec", "TOKEN=1 2"]) == [
+        *("bash", "-lc", "TOKEN=*** npm run dev", "-xc", "TOKEN=*** npm run dev", "--spec", "TOKEN=***"),
+    ]
     assert masking.value({"command": "node --token abc --port 1"}) == {"command": "node --token *** --port 1"}
 
 
