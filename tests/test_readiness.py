@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,6 +40,20 @@ def test_ready_with_an_open_port_and_then_gone(servers: Servers, code: int) -> N
     servers.nothing_stays(port)
 
 
+def _blinked(servers: Servers, port: int) -> dict[str, Any]:
+    """Start a server whose port opens for a moment first: again where a busy machine made more of that."""
+    for _ in range(5):
+        server = servers.stand_in("web", "port_blink", "--gap", "0.5", port=port)
+        if "Waiting on" in servers.log(server):
+            break
+        wait_until(lambda server=server: "Waiting on" in servers.log(server))  # type: ignore[misc]
+        seconds = re.search(r"open for ([0-9.]+) s", servers.log(server))
+        assert seconds
+        assert float(seconds[1]) > 0.06, "what is open for less is no server"
+        servers.stop("web")
+    return server
+
+
 @pytest.mark.parametrize("kind", ["command", "expo"])
 def test_a_port_that_opens_for_a_moment_is_not_ready(servers: Servers, kind: str) -> None:
     """Expo tests its port by listening on it."""
@@ -47,7 +62,7 @@ def test_a_port_that_opens_for_a_moment_is_not_ready(servers: Servers, kind: str
         expo_app(servers.project, *server_argv("metro_like", "--gap", "0.5"))
         server = servers.start("mobile", port=port)
     else:
-        server = servers.stand_in("web", "port_blink", "--gap", "0.5", port=port)
+        server = _blinked(servers, port)
     assert fetch(server["url"])[0] == 200
     text = servers.log(server)
     assert "Waiting on" in text  # printed after the second opening
