@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
 # pause of a busy machine does that to any of a hundred examples, and the next try calls the test unreliable.
 settings.register_profile("devsup", settings.default, deadline=None)
 settings.load_profile("devsup")
+
+# What a shell without job control runs in the background ignores it, and so would every program of a test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

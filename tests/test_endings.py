@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import resource
 import shutil
@@ -81,14 +82,17 @@ def test_all_targets_are_stopped_with_few_descriptors(devsup: Devsup, project: P
     """Waiting on many processes is a comfort; without the descriptors for it each is looked at."""
     names = [f"job{number}" for number in range(12)]
     for name in names:
-        devsup("start", name, "--no-wait", "--json", "--", "sleep", "60")
+        start = devsup("start", name, "--no-wait", "--json", "--", "sleep", "60")
+        assert start.code == 0, start
     stop = subprocess.run(
         devsup_argv("stop", "--all", "--json"),
         cwd=project, env=with_changes(None), capture_output=True, text=True, timeout=40, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (18, 18)),
     )  # fmt: skip
     assert stop.returncode == 0, stop.stdout
-    assert stop.stdout.count('"outcome":"stopped"') == len(names)
+    results = json.loads(stop.stdout)["data"]["results"]
+    assert [one for one in results if one["outcome"] != "stopped"] == []
+    assert len(results) == len(names)
 
 
 @pytest.fixture
