@@ -15,6 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from devsup import identity
+from devsup.models import Outcome, Row, State
+from devsup.supervisor import Supervisor, stop, view
+from devsup.supervisor.view import Life
 from tests.support import Devsup, devsup_argv, free_port, is_listening, processes_of, wait_until, with_changes
 
 SERVE = """
@@ -93,6 +97,37 @@ def test_all_targets_are_stopped_with_few_descriptors(devsup: Devsup, project: P
     results = json.loads(stop.stdout)["data"]["results"]
     assert [one for one in results if one["outcome"] != "stopped"] == []
     assert len(results) == len(names)
+
+
+#: Takes half a second to end.
+SLOW = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), sys.exit(0)))
+print("up", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_a_guard_that_ends_between_two_looks_has_stopped_its_server(
+    devsup: Devsup, home: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forced: the row is read while its guard lives, the guard looked for when it has written the end."""
+    devsup("start", "job", "--json", "--", sys.executable, "-c", SLOW)
+    real = view.life
+
+    def late(row: Row) -> Life:
+        if row.stop is not None and row.guard is not None:
+            guard = row.guard
+            wait_until(lambda: identity.is_gone(guard), 30)
+        return real(row)
+
+    monkeypatch.setattr(view, "life", late)
+    monkeypatch.setattr(stop._Stop, "_wait_for", lambda *_, **__: None)
+    result = Supervisor(str(project), str(home)).stop_server("job")
+    assert (result.outcome, result.signals) == (Outcome.STOPPED, ["SIGTERM"])
+    assert result.server is not None
+    assert result.server.state is State.STOPPED
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import time
 from devsup import identity
 from devsup.errors import ExitedEarly, InternalError, NotReady, StoppedMeanwhile
 from devsup.models import Row, StartResult, State
-from devsup.supervisor.view import OVER, Life, life, server_of, trouble
+from devsup.supervisor.view import OVER, Life, life, look, server_of, trouble
 from devsup.supervisor.waiting import Changes, pause
 
 TYPE_CHECKING = False
@@ -70,12 +70,11 @@ def follow(
     changes = Changes(registry.home)
     while True:
         if changes.any():
-            now = registry.row(row.id)
+            now, alive = look(registry, row.id)
             if now is None:
                 return None if _was_given_up(registry, row) else _from_history(registry, row, failures)
             if now.generation != row.generation:
                 restarted = False
-            alive = life(now)
             if alive in (Life.DEAD, Life.ORPHANED):
                 return None
             if alive is Life.ENDED:
@@ -151,13 +150,13 @@ def follow_down(
         ticker.tick(f"waiting for the end of `{row.session}`", row.log)
         pause(deadline)
         if changes.any():
-            now = registry.row(row.id)
+            now, alive = look(registry, row.id)
             if now is None or now.generation != row.generation:
                 ended = [
                     one for one in registry.ended(id=row.id, limit=50) if one.generation == row.generation
                 ]
                 return (ended[0] if ended else row.replace(state=State.STOPPED)), Life.ENDED
-            row, alive = now, life(now)
+            row = now
             remind(row)
     return row, alive
 
@@ -170,10 +169,9 @@ def conclude(registry: Registry, row: Row, *, wait: bool, failures: Sequence[Seq
     :raises ExitedEarly: it ended before it was ready
     :raises NotReady: it goes on starting
     """
-    now = registry.row(row.id)
+    now, alive = look(registry, row.id)
     if now is None:
         return _from_history(registry, row, failures)
-    alive = life(now)
     if alive is Life.ENDED:
         raise ended_error(now, failures)
     if alive in (Life.DEAD, Life.ORPHANED):

@@ -265,7 +265,7 @@ class _Stop:
             self._finish(Outcome.ALREADY_STOPPED)
             return
         self._close_handles()
-        row = self.registry.row(self.row.id)
+        row, alive = view.look(self.registry, self.row.id)
         if row is None or (row.generation != self.row.generation and self.mine is not None):
             # A guard writes the end, then ends itself: nothing at all is to be left when we say so.
             if row is None and self._waits_for_guard():
@@ -276,7 +276,6 @@ class _Stop:
             self._report_end()  # somebody has restarted it since: that one is not meant
             return
         self.row = row  # a restart in between makes a later generation of the same server
-        alive = view.life(row)
         if alive is Life.FOREIGN:
             self._finish(
                 Outcome.REFUSED, error="not_ours", message=f"`{row.session}` belongs to {view.whose(row)}"

@@ -16,9 +16,10 @@ from devsup.registry import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from devsup.registry import Registry
     from devsup.tree import Tree
 
-__all__ = ["OVER", "Life", "Sockets", "life", "server_of", "tree_of", "trouble", "whose"]
+__all__ = ["OVER", "Life", "Sockets", "life", "look", "server_of", "tree_of", "trouble", "whose"]
 
 
 class Life(Enum):
@@ -59,6 +60,27 @@ def life(row: Row) -> Life:
     if row.guard is None:
         return Life.DEAD if identity.is_gone(row.starter) else Life.UNCLAIMED
     return Life.ORPHANED if not identity.is_gone(row.leader) or _has_members(row) else Life.DEAD
+
+
+def look(registry: Registry, server: str) -> tuple[Row | None, Life]:
+    """
+    Return the row of the server with this id and how it stands; None where it has none (any more).
+
+    A guard writes the end and then ends itself: with a row that was read before that, it would look as if it
+    had died without a word.
+
+    :raises RegistryUnusable: see `Registry.row`
+    """
+    row = registry.row(server)
+    while row is not None:
+        alive = life(row)
+        if alive not in (Life.DEAD, Life.ORPHANED):
+            return row, alive
+        again = registry.row(server)
+        if again == row:
+            return row, alive
+        row = again
+    return None, Life.ENDED
 
 
 def whose(row: Row) -> str:
