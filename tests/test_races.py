@@ -968,7 +968,7 @@ def test_a_start_meets_a_restart(world: World) -> None:
 
 def test_a_start_whose_server_is_restarted_before_it_looks(world: World) -> None:
     """Forced: it has heard that the server is ready; by then that is over, and it waits for the next one."""
-    heard, gate = world.gate("command", "follow > FileLock._open: open"), world.gate(*BEFORE_GOING_ON)
+    heard, gate = world.gate("command", "look > FileLock._open: open"), world.gate(*BEFORE_GOING_ON)
     start = world.begin("start", plan=[heard.plan, gate.plan])
     heard.reached()
     restart = world.begin("restart")
