@@ -14,7 +14,7 @@ from devsup import doctor
 from devsup.doctor.scene import Conflict, Known, Scene
 from devsup.errors import DevsupError
 from devsup.registry import Registry
-from devsup.supervisor.view import Life, Sockets, life, server_of
+from devsup.supervisor.view import Sockets, is_so, life, server_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def rows(registry: Registry) -> list[Known]:
     sockets = Sockets(found)
     known = []
     for row, alive in lives:
-        if alive in (Life.DEAD, Life.ORPHANED):
-            now = registry.row(row.id)
-            if now is None or now.generation != row.generation or life(now) is not alive:
-                continue  # it was just being stopped, or given a guard
+        if not is_so(registry, row, alive):
+            continue  # it was just being stopped, or given a guard
         known.append(Known(row, alive.value, server_of(row, alive, sockets)))
     return known

@@ -16,7 +16,7 @@ from devsup.models import Row, ServerList, StartResult, State
 from devsup.paths import Home, find_home
 from devsup.registry import Registry
 from devsup.supervisor import loops
-from devsup.supervisor.view import OVER, Life, Sockets, life, server_of, trouble
+from devsup.supervisor.view import OVER, Life, Sockets, is_so, life, server_of, trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,20 +123,13 @@ class Looking:
         for _ in range(3):
             snapshot = registry.snapshot(project=project, ended=ended)
             looks = [(row, life(row)) for row in snapshot.rows]
-            rows = [look for look in looks if self._is_so(registry, *look)]
+            rows = [look for look in looks if is_so(registry, *look)]
             if len(rows) == len(looks):
                 break
         # A reservation whose caller was killed is no server that has crashed: nothing of it ever ran.
         rows = [(row, alive) for row, alive in rows if alive is not Life.DEAD or row.guard is not None]
         rows = [look for look in rows if self.may_see(look[0].cwd)]
         return rows, [row for row in snapshot.ended if self.may_see(row.cwd)], snapshot.elsewhere
-
-    @staticmethod
-    def _is_so(registry: Registry, row: Row, alive: Life) -> bool:
-        if alive not in (Life.DEAD, Life.ORPHANED):
-            return True
-        now = registry.row(row.id)
-        return now is not None and now.generation == row.generation and now.state is row.state
 
     def _unmanaged(
         self, registry: Registry, rows: List[tuple[Row, Life]], sockets: Sockets

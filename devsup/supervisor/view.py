@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from devsup.registry import Registry
     from devsup.tree import Tree
 
-__all__ = ["OVER", "Life", "Sockets", "life", "look", "server_of", "tree_of", "trouble", "whose"]
+__all__ = ["OVER", "Life", "Sockets", "is_so", "life", "look", "server_of", "tree_of", "trouble", "whose"]
 
 
 class Life(Enum):
@@ -66,21 +66,32 @@ def look(registry: Registry, server: str) -> tuple[Row | None, Life]:
     """
     Return the row of the server with this id and how it stands; None where it has none (any more).
 
+    :raises RegistryUnusable: see `Registry.row`
+    """
+    while (row := registry.row(server)) is not None:
+        alive = life(row)
+        if is_so(registry, row, alive):
+            return row, alive
+    return None, Life.ENDED
+
+
+def is_so(registry: Registry, row: Row, alive: Life) -> bool:
+    """
+    Tell whether ``row`` is still what it was when ``alive`` was found of it.
+
     A guard writes the end and then ends itself: with a row that was read before that, it would look as if it
-    had died without a word.
+    had died without a word; and who has lost his guard may just have been given another.
 
     :raises RegistryUnusable: see `Registry.row`
     """
-    row = registry.row(server)
-    while row is not None:
-        alive = life(row)
-        if alive not in (Life.DEAD, Life.ORPHANED):
-            return row, alive
-        again = registry.row(server)
-        if again == row:
-            return row, alive
-        row = again
-    return None, Life.ENDED
+    if alive not in (Life.DEAD, Life.ORPHANED):
+        return True
+    now = registry.row(row.id)
+    return now is not None and (now.generation, now.state, now.guard) == (
+        row.generation,
+        row.state,
+        row.guard,
+    )
 
 
 def whose(row: Row) -> str:
