@@ -668,7 +668,7 @@ def test_a_server_that_writes_without_end_fills_no_disk(servers: Servers, withou
         most = max(most, used(log))
         return (servers.project / "over").exists()
 
-    wait_until(over, 120)
+    wait_until(over, 50)
     wait_until(lambda: used(log) <= 4_000_000, 10)
     # A busy machine lets a guard look late: what this asks is a bound, not how tight it is.
     assert most < 60_000_000

@@ -557,7 +557,7 @@ def test_a_finding_is_seen_and_its_fix_mends_it(name: str, place: Place) -> None
     """The command stands in the finding and is typed as it is; where it is safe `--fix` would do it too."""
     make, bad, safe = SITUATIONS[name]
     kind = name.partition(" ")[0]
-    wait_until(lambda: place.find(kind) == [], 20)
+    assert place.find(kind) == []
     with make(place):
         found = wait_until(lambda: place.find(kind), 20)
         assert len(found) == 1, found
