@@ -686,7 +686,7 @@ def test_the_table_stays_readable_at_80_columns() -> None:
     servers = [
         make_server(),
         make_server(app="[red]x[/]", state=State.CRASHED, exit_code=1, pid=None, port=None, url=None),
-        make_server(app="a_very_long_name_of_an_app_indeed", project="/home/me/work/some-long-project"),
+        make_server(app="a_very_long_name_of_an_app_indeed", project="/home/me/wiki/some-long-project"),
     ]
     unmanaged = [Unmanaged("next", 99, 3001, "http://localhost:3001", "/home/me/shop", None)]
     text = drawn(ServerList(servers, unmanaged, []), projects=True)
