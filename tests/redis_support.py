@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import selectors
 import shutil
 import signal
@@ -17,7 +18,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import ExitStack, contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -415,9 +415,9 @@ def swallowing() -> Iterator[int]:
     """Give a port that lets nobody in and tells nobody so, as a firewall does."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as stack:
         port: int = listener.getsockname()[1]
-        for _ in range(4):  # its queue is full then
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(("127.0.0.1", port))
-        time.sleep(0.1)
+        waiting = [stack.enter_context(socket.socket()) for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        assert select.select([], waiting, [], 10)[1], "its queue is full when one is in it"
         yield port
