@@ -127,6 +127,19 @@ def test_who_comes_second_waits_for_a_whole_registry(home: Path, spawn: Spawn) -
     assert not (home / "set-aside").exists()
 
 
+def test_who_finds_the_work_done_waits_for_no_turn_at_it(home: Path) -> None:
+    """Of a hundred that found no registry each would keep all others out, to see that there is one."""
+    first, second = (locking.FileLock(Home(str(home)), patience=3.0) for _ in range(2))
+    with closing(first), closing(second):
+        first.exclude()
+        (home / "registry.db").write_text("of the first")
+        opening._replace(second, Home(str(home)), None, "it was gone", list, [])
+        first.release()
+        with closing(locking.FileLock(Home(str(home)), patience=0.0)) as third:
+            assert third.exclude()  # the second has not even a part in it
+    assert (home / "registry.db").read_text() == "of the first"
+
+
 def test_a_reader_meanwhile_finds_nothing_or_waits(home: Path, spawn: Spawn, registry: Registry) -> None:
     hold = CREATE.format(hook="pause('here')", event="os.rename", path="registry.db.new")
     first = spawn(hold, home, "a1", cwd=ROOT)
@@ -385,12 +398,12 @@ print(reserve(found, make_row("b2", "y")).id, flush=True)
     )
     assert hear(helper) == "ready\n"
 
-    def let_the_other_one_first(self: locking.FileLock) -> None:
+    def let_the_other_one_first(self: locking.FileLock, *, over: Callable[[], bool]) -> bool:
         monkeypatch.setattr(locking.FileLock, "exclude", real)
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # as `exclude` begins
         say(helper)
         assert hear(helper) == "b2\n"
-        real(self)
+        return real(self, over=over)
 
     monkeypatch.setattr(locking.FileLock, "exclude", let_the_other_one_first)
     found = with_living(home)

@@ -19,6 +19,8 @@ from devsup.errors import LockTimeout, RegistryUnusable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from devsup.paths import Home
 
 __all__ = ["PATIENCE", "FileLock"]
@@ -78,29 +80,33 @@ class FileLock:
         """Keep everybody from replacing the registry."""
         self._take(fcntl.LOCK_SH)
 
-    def exclude(self) -> None:
+    def exclude(self, *, over: Callable[[], bool] = lambda: False) -> bool:
         """
         Keep everybody out; what was seen under the shared lock may have changed when this returns.
 
-        The shared lock is let go first: two that both held on to it would wait for each other.
+        The shared lock is let go first: two that both held on to it would wait for each other. Returns False,
+        with no lock at all, where ``over`` tells meanwhile that another has done what it is for: a hundred
+        that found no registry would else wait for each other's turn at what one of them does.
         """
         self.release()
-        self._take(fcntl.LOCK_EX)
+        return self._take(fcntl.LOCK_EX, over)
 
     def release(self) -> None:
         """Let others have the lock; it can be taken again."""
         if self._descriptor >= 0:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
-    def _take(self, operation: int) -> None:
+    def _take(self, operation: int, over: Callable[[], bool] = lambda: False) -> bool:
         if self._descriptor < 0:
-            return
+            return True
         pause, deadline = 0.0005, 0.0
         while True:
             try:
                 fcntl.flock(self._descriptor, operation | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                if over():
+                    return False
                 now = time.monotonic()
                 deadline = deadline or now + self.patience
                 if now > deadline:
@@ -115,6 +121,7 @@ class FileLock:
             time.sleep(pause)
             pause = min(pause * 2, 0.02)
         self._read()
+        return True
 
     def _read(self) -> None:
         content = os.pread(self._descriptor, _LENGTH, 0)

@@ -294,11 +294,13 @@ def _replace(
             f"the registry `{home.registry}` cannot be used: {reason}, and its folder is read-only",
             hint="set `DEVSUP_HOME` to a folder that can be written",
         )
-    lock.exclude()
-    if _inode(home.registry) != seen:
-        return  # somebody else was here between our two locks
     from devsup.registry.building import build, set_aside  # once in the life of most registries
 
+    def is_done() -> bool:
+        return _inode(home.registry) != seen
+
+    if not lock.exclude(over=is_done) or is_done():
+        return  # somebody else was here between our two locks
     first = seen is None and lock.stamp is None
     rows = rebuild()
     place = set_aside(home)
